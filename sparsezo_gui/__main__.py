@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     recipe = run = path = None
-    if options.target and Path(options.target).is_dir() and (Path(options.target) / "run.json").exists():
+    if options.target and _is_run(Path(options.target)):
         run = Path(options.target).resolve()
     elif options.target:
         # Report a wrong recipe before any window opens, so that scripts see it.
@@ -62,6 +62,14 @@ def _main(arguments: Sequence[str] | None) -> int:
     from sparsezo_gui.gui import app
 
     return app.run(app.Options(recipe, path, run, options.autostart, options.exit_when_done))
+
+
+def _is_run(path: Path) -> bool:
+    if not path.is_dir():
+        return False
+    from sparsezo_gui.engine.runs.preparing import is_start
+
+    return (path / "run.json").exists() or is_start(path)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,12 @@ BUNDLED_TEXT = {"starter": ROOT / "starter" / "text.jsonl", "general": ROOT / "t
 CHECK_TEXT = ROOT / "text" / "check.jsonl"
 """General text that is reserved for checking a tuned model, and so is none of `BUNDLED_TEXT`, to find a mask on."""
 
+RECOMMENDED = ROOT / "models.toml"
+"""Small open models of the Hub to begin with."""
+
+DOCS = ROOT / "docs"
+"""The documentation, in Markdown: the help of the window, and the source of the site."""
+
 
 def recipes() -> dict[str, Path]:
     """Bundled recipes by name."""

@@ -16,7 +16,7 @@ from sparsezo_gui.doctor import Facts, Folder, examine, facts
 GIB = 2**30
 HOME = Folder("Program's folder", Path("/home/me/sparsezo"), 50 * GIB, True, "SPARSEZO_HOME")
 WELL = Facts(
-    python="3.12.1", executable="/my env/bin/python", python_needed=">=3.11",
+    python="3.12.1", executable="/my env/bin/python", pip=True, python_needed=">=3.11",
     required=("torch==2.13.*", "numpy==2.4.*", 'pywin32==1.*; sys_platform == "win32"'),
     installed={"torch": "2.13.0", "numpy": "2.4.1"}, cuda="13.0", cpu_only=False, driver="580.65.06", libraries=(),
     installer="apt-get", folders=(HOME,), offline=(), downloaded=False, memory=16 * GIB, available=8 * GIB, token="",
@@ -28,6 +28,11 @@ FAULTS = {
     "old Python": (
         {"python": "3.10.2"}, "This is Python 3.10.2, but SparseZO needs >=3.11.",
         "python3 -m venv .venv && .venv/bin/pip install -e .",
+    ),
+    "wrong version, in an environment of uv": (
+        {"installed": {**WELL.installed, "numpy": "2.3.0"}, "pip": False},
+        "numpy 2.3.0 is installed; SparseZO needs numpy==2.4.*.",
+        "uv pip install --python '/my env/bin/python' 'numpy==2.4.*'",
     ),
     "wrong version": (
         {"installed": {"torch": "2.13.0", "numpy": "2.5.0"}},

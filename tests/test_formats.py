@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,9 +12,7 @@ from sparsezo_gui import cli
 from sparsezo_gui.cli import tuned
 from sparsezo_gui.engine.export.form import ExportFormat, Option
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.formats import DATA, EXPORTS, export_formats, markdown
-
-README = Path(__file__).parents[1] / "README.md"
+from sparsezo_gui.formats import DATA, EXPORTS, export_formats
 
 
 @pytest.mark.slow
@@ -69,7 +66,3 @@ def test_formats_whose_options_have_the_same_name_share_a_flag(monkeypatch, caps
 def test_data_formats_share_no_suffix_and_have_readers():
     suffixes = [suffix for each in DATA for suffix in each.suffixes]
     assert len(suffixes) == len(set(suffixes)) and all(callable(each.reader) and each.title for each in DATA)
-
-
-def test_the_readme_lists_all_formats():
-    assert markdown() in README.read_text(encoding="utf-8"), "put what formats.markdown() gives into README.md"

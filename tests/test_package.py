@@ -73,5 +73,6 @@ def test_it_runs_outside_a_checkout(installed):
     from sparsezo_gui import __version__
 
     assert installed("--version") == f"sparsezo {__version__}\n"
-    assert installed("methods", "--markdown") == (ROOT / "resources" / "methods.md").read_text(encoding="utf-8")
+    page = ROOT / "resources" / "docs" / "reference" / "methods.md"
+    assert installed("methods", "--markdown") == page.read_text(encoding="utf-8")
     assert "starter" in installed("recipes")

@@ -25,4 +25,5 @@ def test_three_digits_in_powers_of_1024(count, words):
 
 def test_no_other_unit_is_told():
     files = [*Path(sizes.__file__).parent.rglob("*.py"), resources.ROOT.parent / "README.md"]
+    files += resources.DOCS.rglob("*.md")
     assert [path for path in files if re.search(r"\b[kKMGT]B\b", path.read_text(encoding="utf-8"))] == []

@@ -3,13 +3,14 @@
 The engine makes these and the window shows them, so neither has to import the other.
 """
 
+from sparsezo_gui.answers.crash import Crash
 from sparsezo_gui.answers.data import Candidate, DataPreview, Pieces, Task
 from sparsezo_gui.answers.doctor import Finding
 from sparsezo_gui.answers.memory import METHODS, TIGHT, MemoryEstimate, Part
 from sparsezo_gui.answers.method import Cost, MaskReport, RateReport, Rung, Tally, short_rate
 from sparsezo_gui.answers.models import Cache, Downloaded, Found, ModelCode, ModelSummary, Pushed
 from sparsezo_gui.answers.plan import Pace, Plan, WayFigures
-from sparsezo_gui.answers.runs import Content, Exported, History, Received, RunSummary, Shareable, Shared
+from sparsezo_gui.answers.runs import Content, Exported, History, Received, Removable, RunSummary, Shareable, Shared
 
 __all__ = [
     "METHODS",
@@ -18,6 +19,7 @@ __all__ = [
     "Candidate",
     "Content",
     "Cost",
+    "Crash",
     "DataPreview",
     "Downloaded",
     "Exported",
@@ -35,6 +37,7 @@ __all__ = [
     "Pushed",
     "RateReport",
     "Received",
+    "Removable",
     "RunSummary",
     "Rung",
     "Shareable",

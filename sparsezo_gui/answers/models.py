@@ -24,6 +24,13 @@ class ModelSummary:
     gated: bool = False
     problem: str = ""
     """Why it cannot be tuned here, in a sentence; empty when it can."""
+    code: bool = False
+    """Whether it comes with Python code of its own."""
+
+    @property
+    def family(self) -> str:
+        """Such as 'Qwen3'."""
+        return self.architecture.removesuffix("ForCausalLM").removesuffix("LMHeadModel")
 
 
 @dataclass(frozen=True)

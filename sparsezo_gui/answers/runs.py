@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """An entry in the list of runs. ``state`` is 'done', 'stopped', 'running' or 'damaged'; ``parent`` is the path of
-    the run that it branched from at step ``start``; ``best`` is the best step on the validation examples; ``epsilon``
-    and ``delta`` are the privacy budget spent, if recorded after its last step; ``space`` is that of its values."""
+    """An entry in the list of runs. ``state`` is 'preparing', 'running', 'done', 'stopped', 'interrupted' (while it was
+    prepared, so that it has no steps) or 'damaged'; ``parent`` is the path of the run that it branched from at step
+    ``start``; ``best`` is the best step on the validation examples; ``epsilon`` and ``delta`` are the privacy budget
+    spent, if recorded after its last step; ``space`` is that of its values."""
 
     path: str
     name: str
@@ -36,10 +37,26 @@ class RunSummary:
     epsilon: float | None = None
     delta: float | None = None
     space: str = "entries"
+    tags: tuple[str, ...] = ()  # the user's
+    data: str = ""  # its source
+    method: str = ""  # a title
+    tuned: int = 0  # values
+    parameters: int = 0
+    metric: str = ""  # the one that decides which step is best
+    curve: tuple[float, ...] = ()  # of that metric, on the validation examples
 
     def as_json(self) -> dict[str, Any]:
         """As a plain object."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Removable:
+    """What deleting a run removes: its folder of so many ``bytes``, with the ``branches`` in it."""
+
+    path: str
+    bytes: int
+    branches: int
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,9 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
 
 def _is_run(target: str) -> bool:
     from sparsezo_gui.engine.runs.folder import runs_home
+    from sparsezo_gui.engine.runs.listing import is_run
 
-    return (Path(target) / "run.json").is_file() or (runs_home() / target / "run.json").is_file()
+    return is_run(Path(target)) or is_run(runs_home() / target)
 
 
 @command(

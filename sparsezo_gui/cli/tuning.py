@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from sparsezo_gui.cli.command import RECIPE, RUN, SETTINGS, STEP, argument, comm
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
+from sparsezo_gui.recipe import load
 from sparsezo_gui.stages import RESUMING, starting
 
 
@@ -39,9 +41,16 @@ def train(options: argparse.Namespace, console: Console) -> None:
     shared=True,
 )  # fmt: skip
 def resume(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.runs.folder import find
+    from sparsezo_gui.engine.runs.preparing import RECIPE, is_start
     from sparsezo_gui.engine.training import resume
 
     commands = SimpleQueue[e.Command]()
+    path = find(options.run)
+    if is_start(path) and options.step is None:
+        console.prepare(starting(load(path / RECIPE)))
+        _watch(resume(path, commands), commands, console)
+        return
     run, step = past(options)
     if step is not None and step < run.start:
         raise UserError(
@@ -56,7 +65,7 @@ def resume(options: argparse.Namespace, console: Console) -> None:
 
 def _watch(events: Iterator[e.Event], commands: SimpleQueue[e.Command], console: Console) -> None:
     """Shows events. While the loop runs, the first Ctrl-C stops it after the current step, a second one immediately."""
-    running = False
+    running, prepared = False, ""
 
     def interrupt(_signal: int, _frame: object) -> None:
         nonlocal running
@@ -70,7 +79,12 @@ def _watch(events: Iterator[e.Event], commands: SimpleQueue[e.Command], console:
     try:
         for event in events:
             running = running or isinstance(event, e.Started)
+            prepared = event.run if isinstance(event, e.Preparing) else prepared
             console.event(event)
+    except KeyboardInterrupt:
+        if prepared and not running:
+            console.say(f"To go on with its preparation: {shlex.join(['sparsezo', 'resume', prepared])}")
+        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

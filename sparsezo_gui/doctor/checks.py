@@ -151,4 +151,5 @@ def _number(version: str) -> int:
 
 
 def _pip(facts: Facts) -> str:
-    return f"{shlex.quote(facts.executable)} -m pip install"
+    python = shlex.quote(facts.executable)
+    return f"{python} -m pip install" if facts.pip else f"uv pip install --python {python}"

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = "sparsezo-gui"
@@ -40,6 +41,8 @@ class Facts:
     """Version."""
     executable: str
     """Path of the Python that runs this."""
+    pip: bool
+    """Whether that Python has pip; one in an environment made by uv has none."""
     python_needed: str
     """As in pyproject.toml, such as '>=3.11'."""
     required: tuple[str, ...]
@@ -76,7 +79,8 @@ def look(token: str = "") -> Facts:
     cuda, cpu_only = _torch_build()
     cache = _cache()
     return Facts(
-        python=platform.python_version(), executable=sys.executable, python_needed=needed, required=required,
+        python=platform.python_version(), executable=sys.executable, pip=find_spec("pip") is not None,
+        python_needed=needed, required=required,
         installed=installed, cuda=cuda, cpu_only=cpu_only, driver=_driver(), libraries=_missing_libraries(),
         installer=next(filter(shutil.which, ("apt-get", "dnf")), ""), folders=_folders(cache),
         offline=tuple(name for name in OFFLINE if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")),

@@ -29,23 +29,28 @@ ANSWER_CHARACTERS = 1000  # of the expected and the generated answer, at most
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Metrics of a split, and its best and worst examples (see `sparsezo_gui.recipe.events.Examples`).
+    """Metrics of a split, its best and worst examples and those with another answer than before (see
+    `sparsezo_gui.recipe.events.Examples`).
 
     ``scores`` has the values of each example, in order: its mean loss, and of the metrics that are means over examples.
+    ``answers`` has what the model chose or wrote for each; empty if the task has neither.
     """
 
     metrics: dict[str, float]
     best: list[dict[str, Any]]
     worst: list[dict[str, Any]]
+    changed: list[dict[str, Any]]
     scores: dict[str, list[float]]
+    answers: list[str]
 
 
 def evaluate(
     model: FrozenModel, examples: Sequence[Encoded], split: str, objective: Objective | None = None,
-    base: Tensor | None = None,
+    base: Tensor | None = None, before: Sequence[str] = (),
 ) -> Generator[Progress, None, Evaluated]:  # fmt: skip
     """Evaluates ``examples`` of ``split`` by ``objective`` (None: the likelihood). ``base`` (examples,) is what the
-    objective compares against. Raises `UserError` without examples.
+    objective compares against, ``before`` the earlier answers to compare with, if any. Raises `UserError` without
+    examples.
 
     Metrics (see `sparsezo_gui.recipe.metrics`) are the objective's loss (nats for a likelihood); then its own metrics,
     or else those of choices, or without choices those of the loss, and of generated answers if there are references.
@@ -89,7 +94,13 @@ def evaluate(
         [_shown(model, examples[index], index, means[index], written[index]) for index in part]
         for part in (order[:SHOWN], order[::-1][:SHOWN])
     )
-    return Evaluated(found, best, worst, scores)
+    changed = [
+        _shown(model, examples[index], index, means[index], written[index]) | {"before": earlier[:ANSWER_CHARACTERS]}
+        for index, earlier in enumerate(before) if earlier != written[index]
+    ]  # fmt: skip
+    right = [each for each in changed if each["answer"] == each["expected"]]
+    wrong = [each for each in changed if each not in right]  # first: they are why one looks
+    return Evaluated(found, best, worst, wrong[:SHOWN] + right[:SHOWN], scores, written)
 
 
 def _choices(examples: Sequence[Encoded], predicted: Sequence[int]) -> dict[str, float]:

@@ -42,7 +42,7 @@ from sparsezo_gui.sizes import size
 from sparsezo_gui.work import finish
 
 STEPS_LOOKED_AT = 1000  # steps whose batches are searched for the largest
-FORWARD = "forward passes only"
+FORWARD, IN_SUBSPACE = "forward passes only", "forward passes in a gradient subspace"
 SPREAD = {"cpu": 0.17, "cuda": 0.0}  # relative difference in peak memory between processes, from the allocator
 
 
@@ -78,11 +78,14 @@ def choose(recipe: Recipe, spec: ModelSpec, data: TaskData | None) -> tuple[Reci
     fits, what needs the least memory."""
     said, least, needed = "Chosen automatically:", recipe, math.inf
     for blocks in (*ways.suffixes(recipe), ""):
-        title = f"exact gradients in {ways.SUFFIXES.get(blocks, f'the last {blocks} blocks')}" if blocks else FORWARD
+        title = f"exact gradients in {ways.SUFFIXES.get(blocks, f'the last {blocks} blocks')}"
         try:
             made = ways.resolved(recipe, blocks)
         except UserError as error:
-            return ways.resolved(recipe), f"{said} {FORWARD}. {ways.reason(error)}"
+            made = ways.resolved(recipe)
+            return made, f"{said} {_forward(made)}. {ways.reason(error)}"
+        if not blocks:
+            title = _forward(made)
         found = formula(made, spec, data)
         memory = f"{size(found.most)} of the {size(found.available)} that are free"
         if found.verdict == "fits":
@@ -91,6 +94,10 @@ def choose(recipe: Recipe, spec: ModelSpec, data: TaskData | None) -> tuple[Reci
         if found.most < needed:
             least, needed, words = made, found.most, f"{said} {title}, which need the least: {memory}."
     return least, words
+
+
+def _forward(recipe: Recipe) -> str:
+    return IN_SUBSPACE if recipe.mask.rule == "gradient-subspace" else FORWARD
 
 
 def formula(recipe: Recipe, spec: ModelSpec, data: TaskData | None) -> MemoryEstimate:

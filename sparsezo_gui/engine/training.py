@@ -35,7 +35,8 @@ from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs import disk_space
 from sparsezo_gui.engine.runs import folder as folders
 from sparsezo_gui.engine.runs.checkpoints import usual_bytes
-from sparsezo_gui.engine.runs.start import starting
+from sparsezo_gui.engine.runs.preparing import MASK, is_start
+from sparsezo_gui.engine.runs.start import restarting, starting
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.session.loading import load_data, load_model
 from sparsezo_gui.engine.spaces.mask import Mask
@@ -63,10 +64,19 @@ def train(
     A benchmark may ``find`` masks among its own, and evaluate only some ``splits`` at the end.
     """
     with starting(recipe, folder) as (path, weaker):
-        yield from (e.Notice(text, "warning") for text in weaker)
-        running = yield from _new_run(recipe, path, commands or SimpleQueue(), find, workers or Workers())
-        running.splits = tuple(splits)
-        yield from loop.events(running)
+        yield from _begun(recipe, path, weaker, commands or SimpleQueue(), find, splits, workers or Workers())
+
+
+def _begun(
+    recipe: Recipe, path: Path, weaker: list[str], commands: Commands, find: Find | None, splits: Sequence[str],
+    workers: Workers,
+) -> Iterator[e.Event]:  # fmt: skip
+    """Prepares the run whose folder is locked, and runs it."""
+    yield e.Preparing(str(path), recipe.run.name or path.name)
+    yield from (e.Notice(text, "warning") for text in weaker)
+    running = yield from _new_run(recipe, path, commands, find, workers)
+    running.splits = tuple(splits)
+    yield from loop.events(running)
 
 
 def _new_run(
@@ -90,7 +100,7 @@ def _new_run(
     session = Session(recipe, model, tuned_values(model, mask))
     session.begin()
     yield from _checkpoint_notices(session)
-    mask.save(path / "mask.safetensors")
+    mask.save(path / MASK)
     needed = formula(recipe, model.source.spec, data)
     model.pack_rows = needed.rows
     workers.open(session)
@@ -114,10 +124,16 @@ def resume(
     folder: str | Path, commands: Commands | None = None, paused: bool = False, accept: bool = False,
     splits: Sequence[str] = SPLITS[1:], workers: Workers | None = None,
 ) -> Iterator[e.Event]:  # fmt: skip
-    """Resumes the run in ``folder`` after its last recorded step, with any number of ``workers``. If ``paused``, it
-    waits for commands first, so that the model can be used as of any step, also with changed inputs if ``accept`` is
-    set. ``splits`` are evaluated at the end. Raises `UserError`."""
-    run = folders.open_run(folder)
+    """Resumes the run in ``folder`` after its last recorded step; if its preparation was interrupted, that is done
+    again, with what it had found. Any number of ``workers`` share it. If ``paused``, it waits for commands first, so
+    that the model can be used as of any step, also with changed inputs if ``accept`` is set. ``splits`` are evaluated
+    at the end. Raises `UserError`."""
+    path = folders.find(folder)
+    if is_start(path) and not paused:
+        with restarting(path) as (recipe, weaker):
+            yield from _begun(recipe, path, weaker, commands or SimpleQueue(), None, splits, workers or Workers())
+        return
+    run = folders.open_resolved(path)
     with folders.locked(run.path) as lock:
         own(run.root.path)  # runs of earlier versions are readable by other users
         yield from (e.Notice(text, "warning") for text in lock.weaker)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gc
 import locale
+import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +18,22 @@ from PySide6.QtGui import QIcon
 from PySide6.QtWidgets import QApplication
 
 from sparsezo_gui import __version__, resources
+from sparsezo_gui.crashes import Recorder, recording
 from sparsezo_gui.gui.formatting import metric
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import RunRecord
+from sparsezo_gui.gui.recovery import Recovery
 from sparsezo_gui.gui.requests import LoadEngine, ResumeRun, StartRun
 from sparsezo_gui.gui.run_requests import ReadRun
 from sparsezo_gui.gui.theme import appearance, theme
+from sparsezo_gui.gui.widgets.tour import TOURED
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.plain import printable
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Stop
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,8 @@ class Startup(QObject):
     def _begin(self) -> None:
         workspace, options = self._window.workspace, self._options
         workspace.start(options.run)
+        if not (options.run or options.recipe or options.autostart or workspace.store.value(TOURED, False, bool)):
+            self._window.tour.begin()
         if options.run is not None:
             self._window.go("run")
             if options.autostart:
@@ -106,6 +113,18 @@ class Startup(QObject):
 
 def run(options: Options) -> int:
     """Shows the window until it is closed; returns the exit code."""
+    with recording() as recorder:
+        code, ended = _run(options, recorder)
+    if not ended:
+        # The worker is in a call that cannot be interrupted, such as an import; waiting would not help.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _run(options: Options, recorder: Recorder) -> tuple[int, bool]:
+    """The exit code, and whether the worker ended."""
     app = make_application()
     workspace = Workspace()
     theme().apply(*appearance(workspace.store))
@@ -114,6 +133,7 @@ def run(options: Options) -> int:
     window = MainWindow(workspace)
     _show_bugs(window)
     _stop_on_signals(window, workspace)
+    Recovery(window, recorder)
     Startup(window, options)
     window.closed.connect(app.quit)
     if options.exit_when_done:
@@ -126,12 +146,7 @@ def run(options: Options) -> int:
     if options.exit_when_done:
         code = exit_code(workspace)
         _print_result(workspace)
-    if not ended:
-        # The worker is in a call that cannot be interrupted, such as an import; waiting would not help.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    return code, ended
 
 
 def _close_when_done(workspace: Workspace, window: MainWindow) -> None:
@@ -187,7 +202,7 @@ def _show_bugs(window: MainWindow) -> None:
     """An exception in a slot is shown in the window, and still goes to standard error."""
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        traceback.print_exception(kind, error, trace)
+        log.error("Exception in the window", exc_info=(kind, error, trace))
         if isinstance(error, Exception):
             window.show_bug(error, "using the window")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -11,11 +12,13 @@ from sparsezo_gui.gui.calls import EngineCalls, Request, RunRequest
 from sparsezo_gui.gui.messages import Answered, Emitted, Failed, Message, Ticket
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import LoadEngine
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.worker import Engine, Worker
 from sparsezo_gui.recipe.events import Event, Notice, Progress
 
 DRAIN_MS = 66
 A = TypeVar("A")
+log = logging.getLogger(__name__)
 
 
 class Channel(QObject, Generic[A]):
@@ -90,6 +93,7 @@ class Client(QObject):
 
     def ask(self, request: Request[Any]) -> None:
         """Queues a request for the worker."""
+        log.info("asked: %s", request.activity)
         channel = self.of(type(request))
         self._number += 1
         channel.number = self._worker.newest[type(request)] = self._number
@@ -100,11 +104,21 @@ class Client(QObject):
     def load(self) -> None:
         """Starts to load the engine."""
         self.ask(LoadEngine(self._worker.closing))
+        self.of(LoadEngine).changed.emit()
 
     def cancel(self, kind: type[Request[Any]]) -> None:
         """Cancels long work of this kind at its next event, or drops it if it has not started."""
         self._worker.cancelled[kind] = self.of(kind).number
         self.wake()
+
+    def take_back(self, kind: type[Request[Any]]) -> None:
+        """Cancels a request that waits for the engine to load, so that nothing came of it yet."""
+        self.cancel(kind)
+        channel = self.of(kind)
+        self._number += 1
+        channel.number, channel.busy = self._number, False  # what the worker says about it is not heard
+        channel.changed.emit()
+        self._announce_blocker()
 
     def wake(self) -> None:
         """Lets a worker that waits look again, at a cancellation or at a run's commands."""
@@ -174,10 +188,11 @@ class Client(QObject):
             if isinstance(message.event, Progress):
                 channel.progress = message.event
             elif isinstance(message.event, Notice):
-                channel.notices.append(message.event.text)
+                channel.notices.append(in_form_words(message.event.text))
             return request.shows_progress
         channel.busy, channel.progress = False, None
         channel.problem = message.problem if isinstance(message, Failed) else None
+        log.info("%s: %s", "done" if channel.problem is None else channel.problem.message, request.activity)
         if isinstance(message, Answered):
             channel.answer, channel.answered_request = message.answer, request
             channel.answered.emit(request, message.answer)

@@ -1,7 +1,8 @@
-"""What is special about a run, in one line."""
+"""What is special about a run, in one line, and how runs differ, as a table."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,25 @@ def differences(run: RunSummary) -> str:
     return "Changed: " + (", ".join(changed) or "nothing")
 
 
+def table(folders: Sequence[Path]) -> dict[str, list[str]]:
+    """The settings in which the recipes in some run folders differ, each with its value in every run."""
+    values: list[dict[tuple[str, str], Any]] = []
+    for folder in folders:
+        try:
+            values.append(_values(load(folder / "recipe.toml")))
+        except UserError:  # told where the run itself is shown
+            values.append({})
+    places = dict.fromkeys(place for each in values for place in each)
+    rows = {".".join(place): [str(each.get(place, "–")) for each in values] for place in places}
+    return {name: row for name, row in rows.items() if len(set(row)) > 1}
+
+
+def _values(recipe: Recipe) -> dict[tuple[str, str], Any]:
+    whole = recipe.model_dump(mode="json", exclude={"version", "run"})
+    return {(table, key): value for table, content in whole.items() for key, value in content.items()}
+
+
 def _changed(before: Recipe, after: Recipe) -> dict[str, tuple[Any, Any]]:
-    old, new = (
-        {(table, key): value for table, content in recipe.model_dump(mode="json", exclude={"version", "run"}).items()
-         for key, value in content.items()} for recipe in (before, after)
-    )  # fmt: skip
+    old, new = _values(before), _values(after)
     places = [place for place in {**old, **new} if old.get(place) != new.get(place)]
     return {".".join(place): (old.get(place, "–"), new.get(place, "–")) for place in places}

@@ -1,31 +1,68 @@
-"""What follows from another model or other data: the name of the run, and the text that its mask is found on."""
+"""What follows from another model or other data: the name of the run, the text that its mask is found on, and, after
+the starter, the method."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from sparsezo_gui import resources
+from sparsezo_gui.errors import UserError
 from sparsezo_gui.formats import COMPRESSED, data_suffixes
-from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe import Recipe, build, load
 from sparsezo_gui.recipe.paths import RUN
+from sparsezo_gui.recipe.presets import preset
+from sparsezo_gui.recipe.tables import changed
+from sparsezo_gui.recipe.ways import AUTO, STEPS
 
 LONGEST = 30  # of each part of a name
+USUAL = {
+    "Gradient subspace": {"steps": STEPS["forward-subspace"], "evaluate_every": STEPS["forward-subspace"] // 5},
+    "Sensitive 0.1\u00a0%": {"steps": STEPS["forward"], "evaluate_every": STEPS["forward"] // 10},  # private runs
+}
+"""Presets with steps for a model of which nothing is known: forward passes that learn in the least time."""
 
 
-def followed(before: Recipe, after: Recipe, own: str) -> dict[str, dict[str, Any]]:
-    """Settings of ``after``, by table, that only suited the model or the data of ``before``; ``own`` is the name of the
+def following(before: Recipe, after: Recipe, own: str) -> Recipe:
+    """``after`` without the settings that only suited the model or the data of ``before``; ``own`` is the name of the
     recipe's file."""
-    found: dict[str, dict[str, Any]] = {}
     if (before.model.id, before.data.source) == (after.model.id, after.data.source):
-        return found
+        return after
+    found: dict[str, dict[str, Any]] = {}
     if after.run.name in {own, *resources.recipes()}:
         found["run"] = {"name": ""}
     source, field = before.data.source, type(after.mask).model_fields.get("text")
     if field and source in resources.BUNDLED_TEXT and source != after.data.source and after.mask.text == source:  # type: ignore[attr-defined]
         found["mask"] = {"text": field.default}
-    return found
+    made = changed(after, found) if found else after
+    return usual(made) if before.model.id != after.model.id and _bundled(after) else made
+
+
+def usual(recipe: Recipe) -> Recipe:
+    """``recipe`` with the method for a model of which nothing is known: the first of `USUAL` that goes with its other
+    parts, or the user's own default 'auto'."""
+    if recipe.estimator.rule == AUTO:
+        whole = recipe.model_dump(mode="json", exclude={"mask", "update"})
+        return build({**whole, "estimator": {"rule": AUTO}})
+    for title, loop in USUAL.items():
+        with suppress(UserError):
+            return changed(preset(title).recipe(recipe), {"loop": loop})
+    return recipe
+
+
+def _bundled(recipe: Recipe) -> bool:
+    """Whether the method of ``recipe``, but for the text of its mask, is still that of a bundled recipe, which suits
+    its own small model."""
+
+    def method(each: Recipe) -> tuple[object, ...]:
+        return each.mask.model_dump(exclude={"text"}), each.update
+
+    def same(other: Recipe) -> bool:
+        return method(recipe) == method(other) and recipe.estimator.rule in (AUTO, other.estimator.rule)
+
+    return any(same(load(name)) for name in resources.recipes())
 
 
 def named(recipe: Recipe) -> Recipe:

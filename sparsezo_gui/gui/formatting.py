@@ -37,6 +37,11 @@ def metric(name: str, value: float) -> str:
     return f"{value:.4g}" if abs(value) < 1e4 else count(value)
 
 
+def change(share: float) -> str:
+    """A relative change in percent, with its sign: +2.0 %, −8.4 %."""
+    return f"{100 * share:+.1f} %".replace("-", "\u2212")
+
+
 def split(evaluation: Evaluation) -> str:
     """The examples of an evaluation: Validation, or First 64 validation examples."""
     if evaluation.partial:

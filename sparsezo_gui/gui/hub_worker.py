@@ -19,6 +19,12 @@ class HubEngine:
 
         return doctor.examine(doctor.look())
 
+    def crashes(self) -> list[a.Crash]:
+        """The windows that ended without being closed, newest first; each is told once."""
+        from sparsezo_gui import crashes
+
+        return crashes.collect()
+
     def search(self, recipe: Recipe, words: str, datasets: bool) -> Work[list[a.Found]]:
         """Models, with their verdicts, or data sets on the Hub."""
         from sparsezo_gui.engine.search import search

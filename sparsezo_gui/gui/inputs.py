@@ -6,14 +6,28 @@ from typing import Any
 
 from sparsezo_gui.answers import Plan
 from sparsezo_gui.gui.calls import Request
-from sparsezo_gui.gui.requests import EstimateMemory
+from sparsezo_gui.gui.requests import EstimateMemory, EstimateWays, PreviewData
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.ways import method, uses
 
 
 def same_model(asked: Request[Any] | None, recipe: Recipe) -> bool:
     """Whether an estimate that was ``asked`` for is about the model of ``recipe``, if not about all its settings."""
-    return isinstance(asked, EstimateMemory) and asked.recipe.model.id == recipe.model.id
+    return isinstance(asked, EstimateMemory | EstimateWays) and asked.recipe.model.id == recipe.model.id
+
+
+def same_data(asked: Request[Any] | None, recipe: Recipe) -> bool:
+    """Whether a preview that was ``asked`` for is of the data of ``recipe`` in the tokens of its model, if not with all
+    its settings."""
+    if not isinstance(asked, PreviewData):
+        return False
+    return (asked.recipe.model.id, asked.recipe.data.source) == (recipe.model.id, recipe.data.source)
+
+
+def of_fits(recipe: Recipe) -> tuple[Any, ...]:
+    """The settings, besides the model, that decide which models fit."""
+    model = recipe.model
+    return model.bits, model.compute, model.device, recipe.data, *method(recipe), recipe.loop.batch_size
 
 
 def of_mask(recipe: Recipe) -> tuple[Any, ...]:

@@ -9,13 +9,10 @@ from PySide6.QtCore import QByteArray, QSize, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import QCloseEvent, QDesktopServices
 from PySide6.QtWidgets import (
     QApplication,
-    QButtonGroup,
     QFileDialog,
-    QFrame,
     QHBoxLayout,
     QMainWindow,
     QStackedWidget,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -28,17 +25,18 @@ from sparsezo_gui.gui.menus import Menus
 from sparsezo_gui.gui.pages import PAGES, make_page
 from sparsezo_gui.gui.pages.export import ExportPage
 from sparsezo_gui.gui.pages.run import RunPage
-from sparsezo_gui.gui.pages.runs import RunsPage
 from sparsezo_gui.gui.problems import Problem, explain
 from sparsezo_gui.gui.record import STATES, RunRecord
 from sparsezo_gui.gui.requests import LoadEngine
-from sparsezo_gui.gui.theme import GRID, icon, theme
+from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, label
 from sparsezo_gui.gui.widgets.consent import ConsentDialog
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog, ask_to_close
 from sparsezo_gui.gui.widgets.memory import MemoryStrip
+from sparsezo_gui.gui.widgets.navigation import Navigation
 from sparsezo_gui.gui.widgets.next_run import NextRun
 from sparsezo_gui.gui.widgets.safe_text import safe_name, window_title
+from sparsezo_gui.gui.widgets.tour import Tour
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import dump, load
 from sparsezo_gui.recipe.events import Stop
@@ -59,17 +57,22 @@ class MainWindow(QMainWindow):
         self._closing = self._in_progress = False
         self._stack = QStackedWidget()
         self._strip = MemoryStrip(workspace)
-        self._buttons: dict[str, QToolButton] = {}
+        self._navigation = Navigation(PAGES)
+        self._navigation.chosen.connect(self.go)
         body = QWidget()
         layout = QHBoxLayout(body)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
-        layout.addWidget(self._navigation())
+        layout.addWidget(self._navigation)
         right = QVBoxLayout()
         right.setSpacing(0)
         bar = NextRun(workspace)
         bar.start.connect(self.start_run)
         right.addWidget(bar)
+        self.tour = Tour(workspace)
+        self.tour.go_to.connect(self.go)
+        self.tour.start.connect(self.start_run)
+        right.addWidget(self.tour)
         right.addWidget(self._stack, 1)
         right.addWidget(self._strip)
         layout.addLayout(right, 1)
@@ -88,7 +91,6 @@ class MainWindow(QMainWindow):
         workspace.run.advanced.connect(self._refresh_status)
         workspace.recipe_changed.connect(self._refresh_title)
         workspace.consent_wanted.connect(self._ask_consent)
-        theme().changed.connect(self._paint_navigation)
         geometry = workspace.store.value("geometry")
         if isinstance(geometry, QByteArray):
             self.restoreGeometry(geometry)
@@ -103,9 +105,9 @@ class MainWindow(QMainWindow):
         if name not in self._pages:
             page = self._pages[name] = make_page(name, self.workspace)
             page.go_to.connect(self.go)
-            if isinstance(page, RunsPage):
-                page.step_selected.connect(self.chat.set_target)
-                page.export_wanted.connect(self._export)
+            page.step_selected.connect(self.chat.set_target)
+            page.export_wanted.connect(self._export)
+            page.ask_wanted.connect(self.chat.ask_about)
             self._stack.addWidget(page)
         return self._pages[name]
 
@@ -121,43 +123,13 @@ class MainWindow(QMainWindow):
         self._stack.setCurrentWidget(self.page(name))
         self.chat.set_target(None, None)
         self._strip.setVisible(name in ("model", "data", "method"))
-        self._buttons[name].setChecked(True)
+        self._navigation.show_chosen(name)
 
     def _export(self, folder: Path, step: int) -> None:
         page = self.page("export")
         assert isinstance(page, ExportPage)
         page.choose(folder, step)
         self.go("export")
-
-    def _navigation(self) -> QFrame:
-        frame = QFrame()
-        frame.setProperty("role", "navigation")
-        layout = QVBoxLayout(frame)
-        layout.setContentsMargins(GRID, 2 * GRID, GRID, GRID)
-        layout.setSpacing(GRID // 2)
-        group = QButtonGroup(self)
-        for index, (name, caption) in enumerate(PAGES.items(), 1):
-            entry = QToolButton()
-            entry.setText(f"  {caption}")
-            entry.setAccessibleName(f"Go to {caption}")
-            entry.setToolTip(f"{caption} (Ctrl+{index})")
-            entry.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-            entry.setIconSize(QSize(20, 20))
-            entry.setCheckable(True)
-            entry.setProperty("role", "navigation")
-            entry.setMinimumWidth(18 * GRID)
-            entry.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-            entry.clicked.connect(lambda _=False, name=name: self.go(name))
-            group.addButton(entry)
-            layout.addWidget(entry)
-            self._buttons[name] = entry
-        layout.addStretch(1)
-        self._paint_navigation()
-        return frame
-
-    def _paint_navigation(self) -> None:
-        for name, entry in self._buttons.items():
-            entry.setIcon(icon(name, "text"))
 
     # Recipes and runs
 
@@ -172,7 +144,7 @@ class MainWindow(QMainWindow):
         try:
             self.workspace.set_recipe(load(path, self.workspace.automatic), path)
         except UserError as error:
-            self._show_problem(Problem(str(error)))
+            self.show_problem(Problem(str(error)))
 
     def save_recipe(self) -> None:
         """Saves to the recipe's file, or asks for one."""
@@ -183,7 +155,7 @@ class MainWindow(QMainWindow):
         try:
             path.write_text(dump(self.workspace.recipe), encoding="utf-8")
         except OSError as error:
-            self._show_problem(Problem(f"{path}: cannot be written ({error.strerror}). Choose another location."))
+            self.show_problem(Problem(f"{path}: cannot be written ({error.strerror}). Choose another location."))
         else:
             self.statusBar().showMessage(f"Saved {safe_name(str(path))}", 4000)
 
@@ -228,14 +200,15 @@ class MainWindow(QMainWindow):
     def _folder(self) -> str:
         return str(self.workspace.recipe_path.parent if self.workspace.recipe_path else Path.home())
 
-    def _show_problem(self, problem: Problem) -> None:
+    def show_problem(self, problem: Problem, level: str = "error") -> None:
+        """Shows a problem on the current page."""
         page = self._stack.currentWidget()
         assert isinstance(page, Page)
-        page.banner.show_problem(problem)
+        page.banner.show_problem(problem, level)
 
     def show_bug(self, error: BaseException, doing: str) -> None:
         """Shows an unexpected error of the window itself."""
-        self._show_problem(explain(error, doing))
+        self.show_problem(explain(error, doing))
 
     # State
 
@@ -246,7 +219,7 @@ class MainWindow(QMainWindow):
     def _engine_changed(self) -> None:
         problem = self.workspace.of(LoadEngine).problem
         if problem is not None:
-            self._show_problem(problem)
+            self.show_problem(problem)
         self._refresh_status()
 
     def _refresh_status(self) -> None:
@@ -265,7 +238,7 @@ class MainWindow(QMainWindow):
             text = f"{record.name or 'Run'}: {state[:1].lower()}{state[1:]}, step {record.step} of {record.steps}"
         if self._run_label.text() != text:
             self._run_label.setText(text)
-        in_progress = record is not None and record.active and not workspace.run.inspecting
+        in_progress = record is not None and record.active and not (workspace.run.inspecting or workspace.run.waits)
         if record is not None and self._in_progress and not in_progress:
             self._tell_end(record)
         self._in_progress = in_progress
@@ -283,6 +256,7 @@ class MainWindow(QMainWindow):
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """During a run, asks first, then stops after the current step; the run can be resumed."""
+        self.workspace.run.take_back()
         if self.workspace.run.running and not self.workspace.run.inspecting and not self._closing:
             event.ignore()
             ask_to_close(self, self.stop_and_close)

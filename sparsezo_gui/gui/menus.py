@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject
 from PySide6.QtGui import QAction, QActionGroup, QKeySequence
-from PySide6.QtWidgets import QMenu
+from PySide6.QtWidgets import QApplication, QMenu
 
+from sparsezo_gui.gui.help import HOME, place_of, show_help
 from sparsezo_gui.gui.pages import PAGES
 from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.run_requests import ListRuns
 from sparsezo_gui.gui.theme import MODES, appearance, theme
+from sparsezo_gui.gui.widgets.basic import Page
 from sparsezo_gui.gui.widgets.dialogs import AboutDialog, ShortcutsDialog
 from sparsezo_gui.gui.widgets.safe_text import menu_text
 
@@ -51,8 +53,20 @@ class Menus(QObject):
         run.addSeparator()
         self._automatic(run)
         help_menu = bar.addMenu("&Help")
-        self._add(help_menu, "&Keyboard shortcuts", self._show_shortcuts, Keys.HelpContents)
+        self._add(help_menu, "&Tour of the program", window.tour.begin)
+        self._add(help_menu, "&Help on this", self._show_help, Keys.HelpContents)
+        self._add(help_menu, "All &pages of the help", lambda: show_help(window, HOME))
+        self._add(help_menu, "&Troubleshooting", lambda: show_help(window, "troubleshooting.md"))
+        help_menu.addSeparator()
+        self._add(help_menu, "&Keyboard shortcuts", self._show_shortcuts, "Ctrl+/")
         self._add(help_menu, "&About SparseZO", lambda: AboutDialog(window).open())
+
+    def _show_help(self) -> None:
+        """About the field with the focus, else about the page."""
+        focus = QApplication.focusWidget()
+        if focus is None or place_of(focus) == HOME:
+            focus = next((page for page in self._window.findChildren(Page) if page.isVisible()), self._window)
+        show_help(focus)
 
     def _show_shortcuts(self) -> None:
         ShortcutsDialog(self.shortcuts(), self._window).open()

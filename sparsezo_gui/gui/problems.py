@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 import traceback
 from dataclasses import dataclass
 
-from sparsezo_gui import __version__
 from sparsezo_gui.answers import ModelCode
+from sparsezo_gui.crashes import program
 from sparsezo_gui.errors import ChangedInputs, ConsentNeeded, UserError, out_of_memory
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.plain import readable
 from sparsezo_gui.redaction import redacted
 
@@ -34,9 +33,9 @@ class Problem:
 def explain(error: BaseException, doing: str) -> Problem:
     """A `UserError` explains itself; anything else is reported as a bug of ours, with a traceback."""
     if isinstance(error, ChangedInputs):
-        return Problem(error.args[0], can_continue=len(error.args) > 1)
+        return Problem(in_form_words(error.args[0]), can_continue=len(error.args) > 1)
     if isinstance(error, UserError) and not out_of_memory(error):
-        return Problem(str(error), code=error.code if isinstance(error, ConsentNeeded) else None)
+        return Problem(in_form_words(str(error)), code=error.code if isinstance(error, ConsentNeeded) else None)
     if out_of_memory(error):
         message = (
             f"The computer ran out of memory while {doing}. Close other programs, or choose fewer bits, a smaller "
@@ -51,5 +50,5 @@ def explain(error: BaseException, doing: str) -> Problem:
             "Try again; if it happens again, copy the details into a bug report."
         )
     trace = "".join(traceback.format_exception(error))
-    about = f"SparseZO {__version__}, Python {sys.version.split()[0]}, {platform.platform()}\nwhile {doing}\n\n"
+    about = f"{program()}\nwhile {doing}\n\n"
     return Problem(message, readable(redacted(about + trace)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsezo_gui.answers import History
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import (
     Evaluation,
@@ -18,7 +20,9 @@ from sparsezo_gui.recipe.events import (
     GeneralText,
     Notice,
     Paused,
+    Preparing,
     Progress,
+    RateChanged,
     RateFound,
     Released,
     Resumed,
@@ -30,9 +34,9 @@ from sparsezo_gui.recipe.events import (
 from sparsezo_gui.stages import ONE, RESUMING, Overall, Stages, starting
 
 FIELDS = ("step", "loss", "gradient_estimate", "rate", "seconds", "memory", "tokens", "smooth")
-SMOOTHING = 0.97  # of the running mean of the loss
+SMOOTHING = 0.97  # of the running mean of the loss, unless the user decides otherwise
 STATES = {
-    "starting": "Preparing", "running": "Running", "paused": "Paused", "waiting": "Waiting",
+    "starting": "Preparing", "preparing": "Preparing", "running": "Running", "paused": "Paused", "waiting": "Waiting",
     "unloaded": "Paused, model unloaded", "done": "Finished", "stopped": "Stopped",
     "interrupted": "Interrupted", "failed": "Failed", "damaged": "Damaged",
 }  # fmt: skip
@@ -46,6 +50,7 @@ class Columns:
     def __init__(self, capacity: int = 4096) -> None:
         self._values = np.empty((len(FIELDS), capacity))
         self.size = 0
+        self._smoothing = SMOOTHING
 
     def __getitem__(self, field: str) -> np.ndarray:
         """View (size,) of one column."""
@@ -63,7 +68,7 @@ class Columns:
         if self.size and step <= self._values[0, self.size - 1]:
             self.truncate(step - 1)
         self.reserve(self.size + 1)
-        smooth = loss if not self.size else self._smooth(self._values[7, self.size - 1], loss)
+        smooth = loss if not self.size else self._smooth(self._values[7, self.size - 1], loss, self.size)
         self._values[:, self.size] = (step, loss, *rest, smooth)
         self.size += 1
 
@@ -81,10 +86,18 @@ class Columns:
         for step, loss, rate, seconds, memory, tokens, estimate in rows:
             self.append(step, loss, estimate, rate, seconds, memory, tokens)
 
-    def _smooth(self, before: float, loss: float) -> float:
+    def smooth_again(self, smoothing: float) -> None:
+        """Smooths the losses anew, and those that follow; 0 does not smooth at all."""
+        if smoothing != self._smoothing:
+            self._smoothing, before = smoothing, math.nan
+            found = self["smooth"]
+            for row, loss in enumerate(self["loss"].tolist()):
+                found[row] = before = self._smooth(before, loss, row)
+
+    def _smooth(self, before: float, loss: float, row: int) -> float:
         # A plain mean until the window is full, for a quick start. A NaN must not persist.
-        keep = min(SMOOTHING, self.size / (self.size + 1))
-        return keep * before + (1 - keep) * loss if np.isfinite(loss) and np.isfinite(before) else loss
+        keep = min(self._smoothing, row / (row + 1))
+        return keep * before + (1 - keep) * loss if math.isfinite(loss) and math.isfinite(before) else loss
 
 
 @dataclass
@@ -108,12 +121,14 @@ class RunRecord:
         self.evaluations: list[Evaluation] = []
         self.changed_input_evaluations: list[Evaluation] = []  # those with changed inputs, which are not comparable
         self.notes: list[StepNotice] = []
+        self.rate_changes: list[RateChanged] = []
         self.trials = np.empty((2, 0))  # steps before the first (…, -1, 0) and losses of the search for a learning rate
         self.progress: Progress | None = None
         self.overall: Overall | None = None  # of the preparation, or of what is done between two steps
         self.started: Started | None = None
         self.finished: Finished | None = None
         self.reason = ""
+        self.is_start = False  # prepared in part, so that it has no steps
         self.prepare()
         self.examples: Examples | None = None  # best and worst of the last evaluation
         self.general_text: GeneralText | None = None
@@ -124,7 +139,7 @@ class RunRecord:
     def prepare(self, resumed: bool = False) -> None:
         """The engine is about to start or resume the run."""
         self.state, self.preparing, self.finished, self.overall = "starting", True, None, None
-        self._stages = Stages(RESUMING if resumed else starting(self.recipe or Recipe()))
+        self._stages = Stages(RESUMING if resumed and not self.is_start else starting(self.recipe or Recipe()))
 
     def _prepared(self) -> None:
         """The first step is taken, or the run waits."""
@@ -141,7 +156,8 @@ class RunRecord:
         record.name = history.run.name
         state = history.run.state
         ended = record.finished is not None and record.finished.step >= record.step
-        record.active_elsewhere = state == "running"
+        record.active_elsewhere = state in ("running", "preparing")
+        record.is_start = state in ("preparing", "interrupted")
         record.state = state if state != "stopped" or ended else "interrupted"
         record.progress = None
         if history.fault:
@@ -190,7 +206,10 @@ class RunRecord:
             self.changes += 1
             if isinstance(event, Progress):
                 self.progress, self.overall = event, self._stages.at(event)
+            elif isinstance(event, Preparing):
+                self.folder, self.name, self.is_start = Path(event.run), event.name, True
             elif isinstance(event, Started):
+                self.is_start = False
                 self.started, self.state, self.finished, self.progress = event, "running", None, None
                 self.folder = Path(event.run)
                 self.name = event.name or self.name
@@ -205,7 +224,9 @@ class RunRecord:
             elif isinstance(event, RateFound):
                 self.trials, self.progress = _before_start(event.trials), None
             elif isinstance(event, Notice):
-                self.notes.append(StepNotice(self.step, event.text, event.level))
+                self.notes.append(StepNotice(event.step or self.step, in_form_words(event.text), event.level))
+            elif isinstance(event, RateChanged):
+                self.rate_changes.append(event)
             elif isinstance(event, Examples):
                 self.examples = event
             elif isinstance(event, GeneralText):
@@ -213,6 +234,7 @@ class RunRecord:
             elif isinstance(event, Returned):
                 self.columns.truncate(event.step)
                 self.evaluations = [e for e in self.evaluations if e.step <= event.step]
+                self.rate_changes = [e for e in self.rate_changes if e.step <= event.step]
                 self.general_text = None
                 if self.examples is not None and self.examples.step > event.step:
                     self.examples = None

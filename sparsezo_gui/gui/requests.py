@@ -58,6 +58,16 @@ class CheckComputer(Request[list[a.Finding]]):
 
 
 @dataclass(frozen=True)
+class FindCrashes(Request[list[a.Crash]]):
+    """The windows that ended without being closed, newest first; each is told once."""
+
+    activity = "looking for interrupted runs"
+
+    def ask(self, engine: EngineCalls) -> list[a.Crash]:
+        return engine.crashes()
+
+
+@dataclass(frozen=True)
 class ListTasks(Request[list[a.Task]]):
     """The tasks that data can be used for."""
 

@@ -53,6 +53,7 @@ class RunControl(QObject):
         self.record: RunRecord | None = None
         self.pending: type[Command] | None = None  # what the loop still has to do: Pause, Stop, EvaluateNow or Ask
         self._request: RunRequest | None = None  # the last one
+        self._before: RunRecord | None = None  # displayed before a start that waits for the engine
         self._opening: Opening | None = None
         self._inspected: Opening | None = None  # the last one
         client.of(ReadRun).finished.connect(self._read)
@@ -65,6 +66,11 @@ class RunControl(QObject):
     def running(self) -> bool:
         """Whether a run holds the engine."""
         return self._client.busy_with(*RUNS)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a run starts as soon as the engine is loaded."""
+        return self._client.busy_with(StartRun) and self._client.engine_state == "loading"
 
     @property
     def inspecting(self) -> bool:
@@ -100,7 +106,15 @@ class RunControl(QObject):
     def start(self, recipe: Recipe) -> None:
         """Starts a run."""
         if not self.running:
+            self._before = self.record
             self._begin(RunRecord(recipe), StartRun(recipe))
+
+    def take_back(self) -> None:
+        """Cancels a start that waits for the engine."""
+        if self.waits:
+            self._client.take_back(StartRun)
+            self.record, self._before, self._request = self._before, None, None
+            self.changed.emit()
 
     def resume_displayed(self) -> None:
         """Resumes the displayed run."""
@@ -110,6 +124,14 @@ class RunControl(QObject):
     def open(self, folder: Path) -> None:
         """Shows a run from disk."""
         self._client.ask(ReadRun(folder))
+
+    def forget(self, folder: Path) -> None:
+        """Shows the run in ``folder``, which is deleted, and its branches no longer."""
+        shown = self.record.folder if self.record is not None else None
+        if shown is not None and not self.running and shown.is_relative_to(folder):
+            self.record = None
+            self._store.remove("last_run")
+            self.changed.emit()
 
     def resume(self, folder: Path) -> None:
         """Resumes the run in ``folder``."""
@@ -129,6 +151,9 @@ class RunControl(QObject):
 
     def command(self, command: Command) -> None:
         """Sends a command to the running loop, which reads it between steps."""
+        if isinstance(command, Stop) and self.waits:
+            self.take_back()
+            return
         if isinstance(command, Pause | Release):
             self.pending = Pause
         elif isinstance(command, Resume):
@@ -223,7 +248,10 @@ class RunControl(QObject):
         if self.record is None:
             return
         if self.record.active:
-            self.record.state = "failed" if self._client.of(type(request)).problem else "stopped"
+            failed = self._client.of(type(request)).problem is not None
+            if isinstance(request, StartRun) and self.record.is_start and failed:
+                self.record.folder = None  # which the engine removes
+            self.record.state = "failed" if failed else "interrupted" if self.record.is_start else "stopped"
         self.record.progress, self.pending = None, None
         self.list_runs()
         if isinstance(request, InspectRun) and self.record.folder is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sparsezo_gui import answers as a
 from sparsezo_gui.gui.calls import EngineCalls, Request, Work
+from sparsezo_gui.gui.record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,53 @@ class SaveNotes(Request[None]):
 
 
 @dataclass(frozen=True)
+class LabelRun(Request[None]):
+    """Replaces what the user calls a run, and its tags."""
+
+    activity = "renaming the run"
+    folder: Path
+    name: str
+    tags: tuple[str, ...]
+
+    def ask(self, engine: EngineCalls) -> None:
+        engine.label(self.folder, self.name, self.tags)
+
+
+@dataclass(frozen=True)
+class MeasureRun(Request[a.Removable]):
+    """What deleting a run removes."""
+
+    activity = "measuring the run"
+    folder: Path
+
+    def ask(self, engine: EngineCalls) -> a.Removable:
+        return engine.removable(self.folder)
+
+
+@dataclass(frozen=True)
+class RemoveRun(Request[a.Removable]):
+    """Deletes a run with its branches, which the user agreed to."""
+
+    activity = "deleting the run"
+    folder: Path
+
+    def ask(self, engine: EngineCalls) -> a.Removable:
+        return engine.remove_run(self.folder)
+
+
+@dataclass(frozen=True)
+class ReadCurves(Request[list[RunRecord]]):
+    """The runs in some folders, to be plotted over one another."""
+
+    activity = "reading curves"
+    only_last = True
+    folders: tuple[Path, ...]
+
+    def ask(self, engine: EngineCalls) -> list[RunRecord]:
+        return [RunRecord.from_history(*each) for each in zip(self.folders, engine.curves(self.folders), strict=True)]
+
+
+@dataclass(frozen=True)
 class ListContents(Request[a.Shareable]):
     """The contents of a shared file of the run."""
 
@@ -109,3 +157,17 @@ class ExportRun(Request[a.Exported]):
 
     def ask(self, engine: EngineCalls) -> Work[a.Exported]:
         return engine.export(self.folder, self.form, self.out, self.step, self.options, self.accept)
+
+
+@dataclass(frozen=True)
+class AskExport(Request[str]):
+    """The answer of what was exported of a run, loaded from its files, to a prompt."""
+
+    activity = "asking the exported file"
+    long = True
+    folder: Path
+    out: Path
+    prompt: str
+
+    def ask(self, engine: EngineCalls) -> Work[str]:
+        return engine.ask_export(self.folder, self.out, self.prompt)

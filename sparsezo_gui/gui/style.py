@@ -9,6 +9,7 @@ QLabel[role="title"] { font-size: ${title}pt; font-weight: 600; }
 QLabel[role="heading"] { font-weight: 600; }
 QLabel[role="dim"], QLabel[role="hint"] { color: $dim; }
 QLabel[role="figure"] { font-size: ${figure}pt; font-weight: 600; }
+QLabel[role="figure"][level="good"] { color: $good; }
 QLabel[role="error"] { color: $error; }
 QLabel:disabled { color: $strong_border; }
 QFrame[role="card"] { background: $base; border: 1px solid $border; border-radius: 6px; }
@@ -17,6 +18,7 @@ QFrame[role="strip"] { background: $base; border: 0; border-top: 1px solid $bord
 QFrame[role="banner"] { background: $accent_soft; border: 1px solid $accent; border-radius: 6px; }
 QFrame[role="banner"][level="warning"] { background: $warning_soft; border-color: $warning; }
 QFrame[role="banner"][level="error"] { background: $error_soft; border-color: $error; }
+QFrame[role="good"] { background: $base; border: 1px solid $good; border-left: 4px solid $good; border-radius: 6px; }
 QLabel[role="badge"] { border: 1px solid $strong_border; border-radius: 4px; padding: 1px 8px; font-weight: 600; }
 QLabel[role="badge"][level="fits"] { color: $good; border-color: $good; }
 QLabel[role="badge"][level="tight"] { color: $warning; border-color: $warning; }
@@ -37,6 +39,8 @@ QPushButton[role="flat"], QToolButton[role="flat"] { background: transparent; bo
     border-radius: 4px; padding: 5px 8px; color: $accent; text-align: left; }
 QPushButton[role="flat"]:hover, QToolButton[role="flat"]:hover { background: $raised; }
 QPushButton[role="flat"]:focus, QToolButton[role="flat"]:focus { border: 2px solid $accent; padding: 4px 7px; }
+QPushButton[role="info"] { background: transparent; border: 0; padding: 0; min-height: 0; }
+QPushButton[role="info"]:hover { background: $raised; }
 QPushButton[role="flat"]:disabled, QToolButton[role="flat"]:disabled { color: $strong_border; }
 
 QLineEdit, QPlainTextEdit, QTextEdit, QComboBox { background: $base; border: 1px solid $strong_border;

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from PySide6.QtCore import QByteArray, QObject, QRectF, QSettings, Qt, Signal
-from PySide6.QtGui import QColor, QFontDatabase, QGuiApplication, QIcon, QPainter, QPalette, QPixmap
+from PySide6.QtGui import QColor, QFont, QFontDatabase, QGuiApplication, QIcon, QPainter, QPalette, QPixmap
 from PySide6.QtSvg import QSvgRenderer
 from PySide6.QtWidgets import QApplication
 
@@ -89,6 +89,7 @@ class Theme(QObject):
         hints.setColorScheme(schemes.get(mode, Qt.ColorScheme.Unknown))
         font = app.font()
         font.setPointSizeF(self._base_size * text_scale)
+        font.setFeature(QFont.Tag("tnum"), 1)  # digits of equal width, so that numbers do not jump
         app.setFont(font)
         self._paint(app)
 

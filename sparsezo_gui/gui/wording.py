@@ -15,15 +15,28 @@ TITLES = {"mask": "Weights to tune", "estimator": "Gradient estimate", "update":
           "selection": "Example selection", "privacy": "Privacy of the examples", "loop": "Training loop",
           "run": "Run storage"}  # fmt: skip
 """Sections of the Method page, by table."""
+TABLES = {"model": "Model", "data": "Data", **TITLES}
 _SETTING = re.compile(r"\[([a-z]+)\] ([a-z_]+)(?: = '([^']*)')?")
+_DOTTED = re.compile(rf"\b({'|'.join(TABLES)})\.([a-z_]+)(?= ?=)")
+_BARE = re.compile(
+    r"(?<=[Ss]et )[a-z_]+(?= = )|(?<= or )[a-z_]+(?= = )|(?<= and )[a-z_]+(?= = )|(?<=(?:needs|nless) )[a-z_]+(?= = )"
+)
+_TABLE = re.compile(rf"(?:this |a )?\[({'|'.join(TABLES)})\](?= |\.|,)")
+_TERMINAL = re.compile(r" \(in the terminal: [^)]*\)|[;,] in the terminal, add --[a-z-]+")
+_COLUMNS = re.compile(r"with columns = \{[^}]*\}")
 _NAME = "|".join(sorted(EXPORTS, key=len, reverse=True))
 _FORMATS = re.compile(rf"with --format ((?:{_NAME})\b(?: or (?:{_NAME})\b)*)")
 
 
 def in_form_words(sentence: str) -> str:
-    """``sentence`` with "[estimator] rule = 'two-sided'" as "Gradient estimate = 'Central difference (SPSA)'", and
-    "with --format hf" as "as 'Hugging Face folder'"."""
-    return _FORMATS.sub(_titles, _SETTING.sub(_words, sentence))
+    """``sentence`` with "[estimator] rule = 'two-sided'" as "Gradient estimate = 'Central difference (SPSA)'",
+    "[privacy]" as "'Privacy of the examples'", and "with --format hf" as "as 'Hugging Face folder'"; without hints for
+    the terminal."""
+    sentence = _COLUMNS.sub("above the rows on the Data page", _TERMINAL.sub("", sentence))
+    sentence = _FORMATS.sub(_titles, _SETTING.sub(_words, sentence))
+    sentence = _DOTTED.sub(lambda found: _title(*found.groups()) or found[0], sentence)
+    sentence = _BARE.sub(lambda found: _only_title(found[0]) or found[0], sentence)
+    return _TABLE.sub(lambda found: f"'{TABLES[found[1]]}'", sentence)
 
 
 def _titles(found: re.Match[str]) -> str:
@@ -43,11 +56,18 @@ def _words(found: re.Match[str]) -> str:
     return f"{title} = '{value}'" if value is not None else title
 
 
+def _only_title(name: str) -> str:
+    """The label of a setting whose table is not named, if all that have this name have the same."""
+    found = {title for table in TABLES if (title := _title(table, name))}
+    return found.pop() if len(found) == 1 else ""
+
+
 def _title(table: str, name: str) -> str:
     """The label of a setting, whichever rule has it; empty if there is none."""
     registry, plain = BY_TABLE.get(table), Recipe.model_fields.get(table)
     kinds = [registry[rule] for rule in registry] if registry is not None else [plain and plain.annotation]
     for kind in kinds:
-        if field := getattr(kind, "model_fields", {}).get(name):
+        field = getattr(kind, "model_fields", {}).get(name)
+        if field is not None and field.json_schema_extra:
             return shown(field).title or field_label(name)
     return ""

@@ -136,6 +136,10 @@ class Engine(HubEngine):
 
         return history(folder)
 
+    def curves(self, folders: tuple[Path, ...]) -> list[a.History]:
+        """Runs from their journals."""
+        return [self.history(folder) for folder in folders]
+
     def train(self, recipe: Recipe, commands: Commands) -> Iterator[Event]:
         """A new run."""
         from sparsezo_gui.engine.training import train
@@ -168,6 +172,25 @@ class Engine(HubEngine):
 
         open_run(folder).note(text)
 
+    def label(self, folder: Path, name: str, tags: tuple[str, ...]) -> None:
+        """Replaces what the user calls a run, and its tags."""
+        from sparsezo_gui.engine.runs.folder import open_run
+        from sparsezo_gui.engine.runs.labels import label
+
+        label(open_run(folder).path, name, tags)
+
+    def removable(self, folder: Path) -> a.Removable:
+        """What deleting a run removes."""
+        from sparsezo_gui.engine.runs.remove import removable
+
+        return removable(folder)
+
+    def remove_run(self, folder: Path) -> a.Removable:
+        """Deletes a run with its branches."""
+        from sparsezo_gui.engine.runs.remove import remove
+
+        return remove(folder)
+
     def contents(self, folder: Path) -> a.Shareable:
         """The contents of a shared file of a run."""
         from sparsezo_gui.engine.runs.folder import open_run
@@ -198,6 +221,12 @@ class Engine(HubEngine):
 
         facts = yield from export_run(folder, form, out, step, accept=accept, **options)
         return a.Exported(facts["step"], facts["tuned"], tuple(facts["told"]), facts["out"], facts.get("card", ""))
+
+    def ask_export(self, folder: Path, out: Path, prompt: str) -> Work[str]:
+        """The answer of what was exported of a run, loaded from its files."""
+        from sparsezo_gui.engine.export.ask import ask_export
+
+        return ask_export(folder, out, prompt)
 
     def consent(self, code: a.ModelCode) -> None:
         """Saves that the user allows a model's code to run."""

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QSettings, QTimer, Signal
 
-from sparsezo_gui.answers import MaskReport, MemoryEstimate, ModelCode, ModelSummary, Plan, RateReport, Received
+from sparsezo_gui.answers import (
+    DataPreview,
+    MaskReport,
+    MemoryEstimate,
+    ModelCode,
+    ModelSummary,
+    Plan,
+    RateReport,
+    Received,
+)
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui import inputs
 from sparsezo_gui.gui.calls import EngineCalls, Request, RunRequest
 from sparsezo_gui.gui.client import Channel, Client
 from sparsezo_gui.gui.faults import Faults, differing
-from sparsezo_gui.gui.following import followed, named
+from sparsezo_gui.gui.following import following, named
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import (
     CheckComputer,
@@ -22,6 +31,7 @@ from sparsezo_gui.gui.requests import (
     CompareWays,
     EstimateMemory,
     EstimateWays,
+    FindCrashes,
     FindMask,
     FindRate,
     GiveConsent,
@@ -34,6 +44,7 @@ from sparsezo_gui.gui.requests import (
 from sparsezo_gui.gui.run_control import RunControl
 from sparsezo_gui.gui.run_requests import BranchRun, ReceiveRun, SaveNotes
 from sparsezo_gui.recipe import Recipe, dump, load, loads
+from sparsezo_gui.recipe.presets import METHOD, Preset
 from sparsezo_gui.recipe.registry import ESTIMATORS, UPDATES
 from sparsezo_gui.recipe.tables import changed
 from sparsezo_gui.recipe.ways import AUTO
@@ -57,6 +68,7 @@ class Workspace(Client):
         self.recipe = _first_recipe(self.store)
         self.recipe_path: Path | None = None
         self.faults = Faults()
+        self._bits: tuple[dict[str, Any], dict[str, Any]] = {}, {}  # as a preset needs them, and from before it
         self.run = RunControl(self, self.store)
         self._debounce = QTimer(self, interval=DEBOUNCE_MS, singleShot=True)
         self._debounce.timeout.connect(self._ask_about_recipe)
@@ -77,6 +89,7 @@ class Workspace(Client):
         if last and self.run.record is None and Path(last).is_dir():
             self.run.open(Path(last))
         self.ask(CheckComputer())
+        self.ask(FindCrashes())
         self.load()
         self.ask(ListModels())
         self._ask_about_recipe()
@@ -98,6 +111,7 @@ class Workspace(Client):
             paths = [str(path), *(p for p in self.recent_recipes() if p != str(path))]
             self.store.setValue("recent_recipes", paths[:RECENT_RECIPES])
         self.faults.clear()
+        self._bits = {}, {}
         self._changed(recipe)
 
     def recent_recipes(self) -> list[str]:
@@ -111,14 +125,28 @@ class Workspace(Client):
 
     def change_all(self, tables: dict[str, dict[str, Any]]) -> str:
         """Like `change`, for several tables at once."""
+        return self._take(lambda: changed(self.recipe, tables), tables)
+
+    def use_preset(self, preset: Preset) -> str:
+        """Sets the whole method, and takes back the bits that an earlier preset needed; returns what is wrong."""
+        table = self.recipe.model.model_dump(include={"bits", "compute"})
+        own = preset.settings.get("model")
+        needed, usual = self._bits
+        back = usual if table == needed and own is None else {}
+        fault = self._take(lambda: preset.recipe(self.recipe, **back), dict.fromkeys(METHOD, ("rule",)))
+        if not fault:
+            self._bits = (own, usual if table == needed else table) if own else ({}, {})
+        return fault
+
+    def _take(self, make: Callable[[], Recipe], tables: Mapping[str, Iterable[str]]) -> str:
+        """Uses the recipe that ``make`` returns, which sets ``tables``; returns what is wrong with it."""
         try:
-            recipe = changed(self.recipe, tables)
+            recipe = make()
         except UserError as error:
             return str(error).replace("recipe: ", "")
         self.faults.settle(tables)
         if recipe != self.recipe:
-            more = followed(self.recipe, recipe, self.recipe_path.stem if self.recipe_path else "")
-            self._changed(changed(recipe, more) if more else recipe)
+            self._changed(following(self.recipe, recipe, self.recipe_path.stem if self.recipe_path else ""))
         return ""
 
     def apply_text(self, text: str) -> None:
@@ -152,9 +180,17 @@ class Workspace(Client):
         self.recipe_changed.emit()
 
     def _ask_about_recipe(self) -> None:
+        self.store.setValue("recipe", dump(self.recipe))  # now, because the process may be killed
         self.ask(ReadModel(self.recipe))
         self.ask(EstimateMemory(self.recipe))
         self.ask(EstimateWays(self.recipe))
+        asked, models = self.of(CheckFits).request, self.of(ListModels)
+        if (
+            isinstance(asked, CheckFits)
+            and inputs.of_fits(asked.recipe) != inputs.of_fits(self.recipe)
+            and models.answer
+        ):
+            self._check_fits(ListModels(), models.answer)
         self.recipe_stable.emit()
 
     # Questions about the recipe
@@ -190,6 +226,11 @@ class Workspace(Client):
         """Asks again what is wrong with the recipe, which may be mended by now."""
         self._ask_about_recipe()
         self.preview()
+
+    @property
+    def start_blocker(self) -> str:
+        """Why no run can be started now, as a sentence: a start waits for the engine to load, but only one does."""
+        return "" if self.engine_state == "loading" and not self.run.running else self.blocker
 
     def train(self) -> None:
         """Starts a run with the recipe, unless a field shows what the recipe does not say."""
@@ -229,7 +270,15 @@ class Workspace(Client):
         asked, plan = found.answered_request, found.answer
         if isinstance(asked, CompareWays) and plan and inputs.compares(plan, asked.recipe, self.recipe):
             return plan
-        return None if estimate.problem else estimate.answer
+        known = not estimate.problem and inputs.same_model(estimate.answered_request, self.recipe)
+        return estimate.answer if known else None
+
+    @property
+    def preview_answer(self) -> DataPreview | None:
+        """The last preview of this data for this model; None without one, or if the last one failed."""
+        found = self.of(PreviewData)
+        known = not found.problem and inputs.same_data(found.answered_request, self.recipe)
+        return found.answer if known else None
 
     @property
     def mask(self) -> MaskReport | None:

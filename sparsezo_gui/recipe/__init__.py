@@ -36,9 +36,10 @@ from sparsezo_gui.recipe.identity import differences, values
 from sparsezo_gui.recipe.paths import portable
 from sparsezo_gui.recipe.recipe import Recipe
 from sparsezo_gui.recipe.settings import with_settings
-from sparsezo_gui.recipe.tables import build, changed
+from sparsezo_gui.recipe.tables import build, changed, in_words
 from sparsezo_gui.recipe.toml import dump, load, loads
 
 __all__ = [
-    "Recipe", "build", "changed", "differences", "dump", "load", "loads", "portable", "values", "with_settings",
+    "Recipe", "build", "changed", "differences", "dump", "in_words",
+    "load", "loads", "portable", "values", "with_settings",
 ]  # fmt: skip

@@ -22,6 +22,7 @@ from sparsezo_gui.recipe.commands import Release as Release
 from sparsezo_gui.recipe.commands import Resume as Resume
 from sparsezo_gui.recipe.commands import SetRate as SetRate
 from sparsezo_gui.recipe.commands import Stop as Stop
+from sparsezo_gui.recipe.commands import StopAnswer as StopAnswer
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A float; NaN and infinity are null in JSON."""
@@ -54,6 +55,14 @@ class Progress(Event):
     done: int = 0
     total: int = 0
     unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Preparing(Event):
+    """The folder ``run`` of a new run exists; from here on, resuming it does what is missing up to its first step."""
+
+    run: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,16 +150,18 @@ class Evaluation(Event):
 
 @dataclass(frozen=True, slots=True)
 class Examples(Event):
-    """The ``best`` and ``worst`` examples of an evaluation, by loss.
+    """The ``best`` and ``worst`` examples of an evaluation, by loss, and those whose answer ``changed``.
 
     Each is an object with ``number`` (in its split, from 1), ``loss`` (nats), ``prompt`` (only its end if it is long),
-    ``expected`` and ``answer`` (what the model chose or wrote; empty if the task has neither).
+    ``expected`` and ``answer`` (what the model chose or wrote; empty if the task has neither); changed ones also have
+    ``before``, the base model's answer, if that was evaluated since the run was last started or resumed.
     """
 
     step: int
     split: str
     best: list[dict[str, Any]]
     worst: list[dict[str, Any]]
+    changed: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +206,11 @@ class GeneralText(Event):
 
 @dataclass(frozen=True, slots=True)
 class Notice(Event):
-    """A message for the user; ``level`` is 'info' or 'warning'."""
+    """A message for the user; ``level`` is 'info' or 'warning', ``step`` the last one before it (0: unknown)."""
 
     text: str
     level: str = "info"
+    step: int = dataclasses.field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

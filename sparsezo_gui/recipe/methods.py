@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from sparsezo_gui.recipe.presets import PRESETS
 from sparsezo_gui.recipe.rates import times
 from sparsezo_gui.recipe.recipe import Recipe
 from sparsezo_gui.recipe.registry import BY_TABLE, MASKS, REGISTRIES, UPDATES, Registry
@@ -42,7 +43,7 @@ def _about(registry: Registry[Any], rule: str) -> str:
 
 def markdown() -> str:
     """The documentation page."""
-    parts = [INTRODUCTION]
+    parts = [INTRODUCTION, *_presets()]
     for registry in REGISTRIES:
         lines = [f"## [{registry.table}]", "", "| rule | what it does | source |", "| --- | --- | --- |"]
         for row in rows():
@@ -51,6 +52,24 @@ def markdown() -> str:
                 lines.append(f"| `{row['rule']}`{default} | {row['about']} | {row['source'] or 'own'} |")
         parts.append("\n".join(lines) + "\n")
     return "\n".join((*parts, SETTINGS, *_references()))
+
+
+def _presets() -> list[str]:
+    """A table of the presets, and what each sets."""
+    lines = ["## Presets", "", "The goals on the Method page. All find their learning rate.", ""]
+    lines += ["| preset | goal | sets |", "| --- | --- | --- |"]
+    for preset in PRESETS:
+        rules = (f"`[{table}] {_own(table, values)}`" for table, values in preset.settings.items())
+        lines.append(f"| {preset.title} | {preset.goal} | {', '.join(rules)} |")
+    return ["\n".join(lines) + "\n"]
+
+
+def _own(table: str, values: dict[str, Any]) -> str:
+    """The rule of ``values``, and what is not its default."""
+    kind: Any = BY_TABLE[table][values["rule"]] if table in BY_TABLE else Recipe.model_fields[table].annotation
+    fields = kind.model_fields
+    own = {key: value for key, value in values.items() if key == "rule" or fields[key].default != value}
+    return ", ".join(f"{key} = {json.dumps(value)}" for key, value in own.items())
 
 
 def _references() -> list[str]:

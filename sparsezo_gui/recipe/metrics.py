@@ -6,6 +6,7 @@ that name. The functions are named by strings, so reading the table imports noth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,15 @@ METRICS = {
 def metric(name: str) -> Metric:
     """The metric of that name; an unknown one is shown as it is, without a verdict."""
     return METRICS.get(name) or Metric(name.replace("_", " ").capitalize(), 0)
+
+
+def interval(share: float, examples: float) -> tuple[float, float]:
+    """The 95 % confidence interval of a ``share`` (0 … 1) of so many ``examples``, after Wilson, "Probable inference,
+    the law of succession, and statistical inference", JASA 22 (1927): it stays inside 0 … 1."""
+    z = 1.959964
+    spread = z * math.sqrt(share * (1 - share) / examples + (z / examples) ** 2 / 4)
+    middle, whole = share + z * z / (2 * examples), 1 + z * z / examples
+    return max((middle - spread) / whole, 0.0), min((middle + spread) / whole, 1.0)
 
 
 def functions(of: str) -> dict[str, Callable[..., Any]]:

@@ -1,4 +1,4 @@
-"""Presets by goal, as plain data: what each sets in the recipe. Everything else stays as it is.
+"""Presets by goal, as plain data. Each sets the whole method: mask, estimator and update.
 
 All find their learning rate, and start looking at the one that follows from the rules and from the rate that suits the
 model (see `sparsezo_gui.recipe.rates`).
@@ -6,10 +6,17 @@ model (see `sparsezo_gui.recipe.rates`).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from sparsezo_gui import resources
+from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.recipe import Recipe
+from sparsezo_gui.recipe.registry import MASKS
+from sparsezo_gui.recipe.tables import build
+
+METHOD = ("mask", "estimator", "update")
 
 SENSITIVE = {"rule": "sensitive", "density": 0.001, "blocks": "all"}
 DENSE = {"bits": 16, "compute": "auto"}  # 4-bit and 8-bit weights cannot be updated in place
@@ -20,11 +27,25 @@ EXACT = {"rule": "adam", "find_rate": True, "schedule": "linear", "decay": 0.0}
 
 @dataclass(frozen=True)
 class Preset:
-    """A name, its goal in a sentence, and settings by table."""
+    """A name, its goal in a sentence, and the settings by table that are not defaults."""
 
     title: str
     goal: str
     settings: dict[str, dict[str, Any]]
+
+    def recipe(self, recipe: Recipe, **model: Any) -> Recipe:
+        """``recipe`` with this method, and with settings of its ``model``: what the preset does not name gets its
+        default, so that nothing of an earlier method stays. A general text is that of the bundled data, if the recipe
+        uses them. Raises `UserError`."""
+        whole = recipe.model_dump(mode="json")
+        made: dict[str, dict[str, Any]] = {table: dict(self.settings[table]) for table in METHOD}
+        text = MASKS[made["mask"]["rule"]].model_fields.get("text")
+        if text and text.default == "general" and recipe.data.source in resources.BUNDLED_TEXT:
+            made["mask"]["text"] = recipe.data.source
+        if recipe.privacy.private:  # a search for the rate would reveal its training examples
+            made["update"]["find_rate"] = False
+        made["model"] = {**whole["model"], **model, **self.settings.get("model", {})}
+        return build({**whole, **made})
 
 
 PRESETS = (
@@ -43,7 +64,7 @@ PRESETS = (
     ),
     Preset(
         "Gradient subspace", "Forward passes along a few directions, found first from gradients of your examples.",
-        {"mask": {"rule": "gradient-subspace", "blocks": "half"}, "estimator": TWO_SIDED,
+        {"mask": {"rule": "gradient-subspace", "density": 0, "blocks": "half"}, "estimator": TWO_SIDED,
          "update": NORMALISED},
     ),
     Preset(
@@ -80,9 +101,17 @@ PRESETS = (
 
 
 def matching(recipe: Recipe) -> Preset | None:
-    """The preset whose settings the recipe has."""
-    tables = recipe.model_dump(mode="json")
+    """The preset whose method the recipe has."""
     for preset in PRESETS:
-        if all(tables[table].items() >= values.items() for table, values in preset.settings.items()):
-            return preset
+        rules = {table: preset.settings[table]["rule"] for table in METHOD}
+        if any(getattr(recipe, table).rule != rule for table, rule in rules.items()):
+            continue  # at once, since lists of many runs ask for each
+        with suppress(UserError):  # the rest of the recipe does not allow it
+            if preset.recipe(recipe) == recipe:
+                return preset
     return None
+
+
+def preset(title: str) -> Preset:
+    """The preset called ``title``."""
+    return next(each for each in PRESETS if each.title == title)

@@ -69,7 +69,11 @@ class DataTable(Settings):
         "starter", "A bundled data set, a file, a folder of train/validation/test files, or a Hub data set."
     )
     task: str = setting("choice", "How a row becomes an example; 'sparsezo methods' lists the tasks.")
-    template: str = setting("", "The prompt, with {{ column }} for the value of a column; empty uses the task's own.")
+    template: str = setting(
+        "",
+        "The prompt, with {{ column }} for the value of a column; empty uses the task's own.",
+        title="Prompt template",
+    )
     chat_template: bool = setting(
         True,
         "Use the model's chat template if it has one, as other programs do; for the tasks 'pairs' and 'preference'.",

@@ -17,11 +17,13 @@ _WORDS = {
     "greater_than_equal": "must be {ge:g} or more", "greater_than": "must be greater than {gt:g}",
     "less_than_equal": "must be {le:g} or less", "less_than": "must be less than {lt:g}",
     "literal_error": "must be {expected}", "string_too_long": "must have at most {max_length} characters",
-    "finite_number": "must be a finite number", "string_type": "must be text",
-    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "must be a whole number"),
+    "finite_number": "must be a finite number", "missing": "must be set", "json_invalid": "must be JSON",
+    "string_pattern_mismatch": "must have the form {pattern}",
+    **dict.fromkeys(("string_type", "string_unicode"), "must be text"),
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float", "int_parsing_size"), "must be a whole number"),
     **dict.fromkeys(("float_parsing", "float_type"), "must be a number"),
     **dict.fromkeys(("bool_parsing", "bool_type"), "must be true or false"),
-    **dict.fromkeys(("tuple_type", "list_type"), "must be a list"),
+    **dict.fromkeys(("tuple_type", "list_type"), "must be a list"), "extra_forbidden": "is unknown",
     **dict.fromkeys(("dict_type", "model_type"), "must be a table"),
 }  # fmt: skip
 """What pydantic says, in words for people."""
@@ -89,10 +91,15 @@ def _sentence(tables: dict[str, Any], fault: Any, prefix: tuple[str, ...] = ()) 
         kind = "key" if table else "table"
         return f"{f'[{table}] ' if table else ''}{name}: unknown {kind}. {did_you_mean(name, known)}"
     place = f"[{location[0]}] {'.'.join(location[1:])}".strip() if len(location) > 1 else location[0]
-    said = fault["msg"].removeprefix("Value error, ")
-    words = _WORDS.get(fault["type"], "")
-    message = words.format(**fault.get("ctx", {})) or said[:1].lower() + said[1:]
-    return f"{place}: {message}, not {quoted(fault['input'])}."
+    return f"{place}: {in_words(fault)}, not {quoted(fault['input'])}."
+
+
+def in_words(fault: Any) -> str:
+    """What one pydantic error demands, such as 'must be 1 or more'."""
+    if fault["type"] in ("value_error", "assertion_error"):  # our own words
+        said = str(fault["msg"]).split(", ", 1)[-1]
+        return said[:1].lower() + said[1:]
+    return _WORDS.get(fault["type"], "must be another value").format(**fault.get("ctx", {}))
 
 
 def _rule(tables: dict[str, Any], table: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe.presets import PRESETS, Preset
+from sparsezo_gui.recipe.presets import PRESETS, preset
 from sparsezo_gui.recipe.recipe import Recipe
 from sparsezo_gui.recipe.registry import MASKS, UPDATES
 from sparsezo_gui.recipe.tables import changed
@@ -53,9 +53,9 @@ class Way:
 
 def ways(recipe: Recipe) -> list[Way]:
     """The ways to tune as ``recipe`` says, which itself is the first one if it needs forward passes only."""
-    forward, exact, half = _forward(recipe), _preset("Exact gradients").settings, _preset("Exact, last half").settings
+    forward, exact, half = _forward(recipe), preset("Exact gradients").settings, preset("Exact, last half").settings
     lora = {**half, "mask": {**half["mask"], "blocks": "all"}}
-    subspace = _preset("Gradient subspace").settings
+    subspace = preset("Gradient subspace").settings
     found = [
         Way("forward", "Forward passes only", forward, _MANY_STEPS),
         Way("exact", "Exact gradients", exact, _NO_GRADIENT),
@@ -108,26 +108,28 @@ def method(recipe: Recipe) -> tuple[object, ...]:
     return recipe.mask, recipe.estimator, recipe.update.rule
 
 
-def _preset(title: str) -> Preset:
-    return next(preset for preset in PRESETS if preset.title == title)
-
-
 def resolved(recipe: Recipe, blocks: str = "") -> Recipe:
     """A recipe with [estimator] rule = 'auto' made concrete: exact gradients in ``blocks``, or, if that is empty,
     forward passes. Raises `UserError` if its other parts do not allow that.
 
-    With exact gradients, mask and update are those of the preset for these blocks, unless the recipe has other rules
-    than the default ones: those stay, and the learning rate follows them. A sensitive mask of all blocks keeps its
-    settings.
+    Mask and update are those of the preset for these blocks, or of the gradient subspace for forward passes where it is
+    allowed (not in private runs), unless the recipe has other rules than the default ones: those stay, and the learning
+    rate follows them. With exact gradients a sensitive mask of all blocks keeps its settings.
     """
+    update = recipe.update.model_dump(mode="json")
     if not blocks:
-        return changed(recipe, {"estimator": {"rule": "two-sided"}})
-    settings = _preset("Exact gradients" if blocks == "all" else "Exact, last half").settings
-    mask, update = recipe.mask.model_dump(mode="json"), recipe.update.model_dump(mode="json")
+        made = changed(recipe, {"estimator": {"rule": "two-sided"}})
+        if recipe.mask.rule == MASKS.default:
+            with suppress(UserError):
+                subspace = preset("Gradient subspace").settings
+                made = changed(made, {"mask": subspace["mask"], "update": subspace["update"]})
+        return made if update["rule"] == UPDATES.default else changed(made, {"update": update})
+    settings = preset("Exact gradients" if blocks == "all" else "Exact, last half").settings
+    mask = recipe.mask.model_dump(mode="json")
     if mask["rule"] == MASKS.default:
         made = changed(recipe, {**settings, "mask": {**settings["mask"], "blocks": blocks}})
     else:
-        made = changed(changed(recipe, _preset("Exact gradients").settings), {"mask": {**mask, "blocks": blocks}})
+        made = changed(changed(recipe, preset("Exact gradients").settings), {"mask": {**mask, "blocks": blocks}})
     return made if update["rule"] == UPDATES.default else changed(made, {"update": update})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -142,6 +143,19 @@ def test_scores_of_examples_are_in_their_order(frozen_tiny):
     alone = [finish(evaluate(model, [each], "test")) for each in examples]
     assert whole.scores["loss"] == pytest.approx([each.metrics["loss"] for each in alone], rel=1e-4)
     assert whole.scores["f1"] == [each.metrics["f1"] for each in alone]
+
+
+def test_examples_whose_answer_changed_are_told_the_wrong_ones_first(frozen_tiny):
+    model = frozen_tiny("llama", 4)
+    prompts = [(0, 7), (0, 19), (0, 30)]
+    rows = [Row((*prompt, 40), (1, 2), (40, 41), (0, 0)) for prompt in prompts]
+    examples = [Encoded((row,), 0, 0, prompt, ("?",), 0) for row, prompt in zip(rows, prompts, strict=True)]
+    first = finish(evaluate(model, examples, "test"))
+    assert len(first.answers) == 3 and first.changed == []
+    right = dataclasses.replace(examples[0], references=(first.answers[0],))
+    again = [right, *examples[1:]]
+    found = finish(evaluate(model, again, "test", before=["other", first.answers[1], "another"]))
+    assert [(each["number"], each["before"]) for each in found.changed] == [(3, "another"), (1, "other")]
 
 
 def question(model, **more):

@@ -236,9 +236,9 @@ LESS = "exact gradients in the last"
          "do not fit in 85 % of that."),
         ((90, 86, 85, 1), "quarter", f"{LESS} quarter of the blocks, which need 85 B {FREE}; exact gradients in more "
          "blocks do not fit in 85 % of that."),
-        ((90, 88, 86, 85), "", f"forward passes only, which need 85 B {FREE}; exact gradients do not fit in 85 % of "
-         "that."),
-        ((99, 98, 97, 96), "", f"forward passes only, which need the least: 96 B {FREE}."),
+        ((90, 88, 86, 85), "", f"forward passes in a gradient subspace, which need 85 B {FREE}; exact gradients do not "
+         "fit in 85 % of that."),
+        ((99, 98, 97, 96), "", f"forward passes in a gradient subspace, which need the least: 96 B {FREE}."),
         ((99, 98, 97, 98), "quarter", f"{LESS} quarter of the blocks, which need the least: 97 B {FREE}."),
     ],
 )  # fmt: skip
@@ -260,7 +260,8 @@ def test_where_forward_passes_are_needed_memory_does_not_matter(need):
     need(1, 1, 1, 1000)
     chosen = build({"estimator": AUTO, "objective": {"rule": "accuracy"}})
     made, told = planning.choose(chosen, None, None)
-    assert made.estimator.rule == "two-sided" and told.startswith("Chosen automatically: forward passes only. [est")
+    assert made.estimator.rule == "two-sided"
+    assert told.startswith("Chosen automatically: forward passes in a gradient subspace. [est")
     assert told.endswith("has no gradient.")
 
 

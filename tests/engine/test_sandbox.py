@@ -86,9 +86,9 @@ def test_conversations_read_as_transformers_writes_them(text):
         ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
         ("{% set ns = namespace(__class__=1) %}", "__class__"),
         ("{{ messages.append(1) }}", "append"),
-        ("{{ ''.__class__.__mro__ }}", "unsafe"),
-        ("{% for", "end of template"),
-        ("{{ [].__class__.__base__.__subclasses__() }}", "unsafe"),
+        ("{{ ''.__class__.__mro__ }}", "cannot be read from a template"),
+        ("{% for", "is missing before|not closed"),
+        ("{{ [].__class__.__base__.__subclasses__() }}", "cannot be read from a template"),
     ],
 )
 def test_what_a_chat_template_refuses_is_told(text, sentence):
@@ -167,7 +167,7 @@ def test_a_frozen_program_is_its_own_child(program):
 
 
 def test_what_a_library_says_comes_back(sandbox):
-    with pytest.raises(Refused, match="division by zero"):
+    with pytest.raises(Refused, match="it divides by zero"):
         sandbox.ask("prompt", "{{ 1 / 0 }}", {}, seconds=1, memory=64 << 20)
     with pytest.raises(Exceeded, match="memory"):
         sandbox.ask("prompt", "{{ a }}", {"a": "b" * 10_000_000}, seconds=1, memory=5_000_000)

@@ -17,6 +17,7 @@ from sparsezo_gui.engine.pretrained.gguf.header import read_gguf
 from sparsezo_gui.engine.pretrained.weights import read_header
 from sparsezo_gui.engine.runs import checkpoints, journal
 from sparsezo_gui.engine.runs.folder import open_run
+from sparsezo_gui.engine.runs.listing import is_run
 from tests.faults import child
 from tests.faults.child import Fault
 
@@ -69,9 +70,10 @@ def test_a_run_survives_being_killed_at_any_moment(request, tmp_path, pytestconf
             if (folder / "run.json").exists():
                 there = journal.read(folder / "journal.bin").step if (folder / "journal.bin").exists() else 0
                 lost = max(lost, max(steps, default=0) - there)
+            if is_run(folder):
                 arguments = ["resume", folder, "--json"]
-        if not (folder / "run.json").exists():
-            shutil.rmtree(folder, ignore_errors=True)  # what was killed before it was a run is begun anew
+        if not is_run(folder):
+            shutil.rmtree(folder, ignore_errors=True)  # what was killed before it had its recipe is begun anew
             arguments = ["train", recipe_file, "--run", folder, "--json"]
         code, events, error = child.run(arguments, out, tmp_path / "home")
         assert (code, error) == (0, ""), error
@@ -81,6 +83,22 @@ def test_a_run_survives_being_killed_at_any_moment(request, tmp_path, pytestconf
         shutil.rmtree(folder)
     assert killed and lost == 0  # every step that was told is there
     print(f"{tried} processes, {killed} killed, {lost} told steps lost")
+
+
+def test_a_run_killed_while_its_mask_is_found_is_listed_and_resumed(tmp_path):
+    out, home = tmp_path / "out", tmp_path / "home"
+    small = ("loop.steps=2", "mask.sequences=8", "data.train=32", "data.validation=8", "data.test=8")
+    process = child.start(["train", "starter", "--json", *(f"--set={each}" for each in small)], out, home)
+    while not any("sensitive" in event.get("stage", "") for event in child.told(out)):
+        time.sleep(0.01)
+    process.kill()
+    child.end(process)
+    folder = next(event["run"] for event in child.told(out) if event["event"] == "preparing")
+    _, (listed,), _ = child.run(["runs", "--json"], out, home)
+    assert (listed["path"], listed["state"], listed["step"]) == (folder, "interrupted", 0)
+    code = child.end(child.start(["resume", folder, "--json"], out, home), 240)
+    last = child.told(out)[-1]
+    assert (code, last["event"], last["reason"], last["step"]) == (0, "finished", "done", 2)
 
 
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 1.0], ids=["before", "in its head", "in its numbers", "after"])

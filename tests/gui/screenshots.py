@@ -1,4 +1,7 @@
-"""Pictures of every page in both themes, 1280 × 800, with the real engine: screenshots.py OUT [RUN [RECIPE]]"""
+"""Pictures of every page in both themes, 1280 × 800, with the real engine: screenshots.py OUT [RUN [RECIPE]]
+
+Those of the documentation, which the package carries, have 256 colours (Pillow, with the extra bench, chooses them).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
 from PySide6.QtCore import QEventLoop, QSettings, QTimer
 
 from sparsezo_gui.gui.app import make_application
@@ -58,7 +62,11 @@ def main() -> None:
         for name in PAGES:
             window.go(name)
             wait(400)
-            window.grab().save(str(out / f"{name}-{mode}.png"))
+            path = out / f"{name}-{mode}.png"
+            window.grab().save(str(path))
+            with Image.open(path) as picture:
+                few = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+            few.save(path, optimize=True)
     workspace.close(10)
     window.close()
 

@@ -16,6 +16,7 @@ from sparsezo_gui.answers import (
     Cache,
     Content,
     Cost,
+    Crash,
     DataPreview,
     Downloaded,
     Exported,
@@ -32,6 +33,7 @@ from sparsezo_gui.answers import (
     Pushed,
     RateReport,
     Received,
+    Removable,
     Rung,
     RunSummary,
     Shareable,
@@ -94,10 +96,12 @@ class StandIn:
 
     def __init__(self, home: Path, pace: float = 0.002, loading: float = 0.0) -> None:
         self.home, self.pace, self.loading = home, pace, loading
-        self.endless = False
+        self.summaries: dict[str, ModelSummary] = {}  # by id, of models that are not listed
+        self.endless, self.verdict = False, "fits"
         self.faults: dict[str, Exception] = {}
         self.estimated = memory()
         self.findings = [Finding("Python", "3.12.1")]
+        self.left: list[Crash] = []
         self.run_list: list[RunSummary] = []
         self.also: Path | None = None
         self.exported: tuple[str, Path, int | None, dict[str, str]] | None = None
@@ -120,8 +124,8 @@ class StandIn:
     def load(self, closing: threading.Event) -> Work[None]:
         """Takes ``loading`` seconds."""
         self._fail("load")
-        end = time.monotonic() + self.loading
-        while time.monotonic() < end and not closing.is_set():
+        began = time.monotonic()
+        while time.monotonic() < began + self.loading and not closing.is_set():
             yield e.Progress("Loading the engine", 1, 6, "packages")
             time.sleep(0.01)
 
@@ -133,6 +137,11 @@ class StandIn:
         """Nothing is wrong, unless ``findings`` say so."""
         self._fail("computer")
         return self.findings
+
+    def crashes(self) -> list[Crash]:
+        """None, unless some are ``left``."""
+        self._fail("crashes")
+        return self.left
 
     def models(self) -> list[ModelSummary]:
         """Four of them."""
@@ -147,6 +156,8 @@ class StandIn:
     def summary(self, recipe: Recipe) -> ModelSummary:
         """The model of that name."""
         self._fail("summary")
+        if recipe.model.id in self.summaries:
+            return self.summaries[recipe.model.id]
         return next((m for m in self.models() if m.id == recipe.model.id), model(recipe.model.id, "", 0, "hub"))
 
     def estimate(self, recipe: Recipe) -> Work[MemoryEstimate]:
@@ -158,7 +169,7 @@ class StandIn:
     def fits(self, recipe: Recipe, models: tuple[str, ...]) -> Work[dict[str, str]]:
         """The large one is too large."""
         yield e.Progress("Reading data")
-        return {name: "too large" if "Llama" in name else "fits" for name in models}
+        return {name: "too large" if "Llama" in name else self.verdict for name in models}
 
     def measure(self, recipe: Recipe) -> Work[MemoryEstimate]:
         """Two forward passes."""
@@ -232,6 +243,10 @@ class StandIn:
         self._fail("history")
         return self.histories[folder]
 
+    def curves(self, folders: tuple[Path, ...]) -> list[History]:
+        """What a test put there."""
+        return [self.history(folder) for folder in folders]
+
     def train(
         self, recipe: Recipe, commands: Commands, first: int = 1, folder: Path | None = None
     ) -> Iterator[e.Event]:
@@ -239,6 +254,9 @@ class StandIn:
         self._fail("train")
         folder = folder or self.home / "run"
         folder.mkdir(parents=True, exist_ok=True)
+        if first == 1:
+            yield e.Preparing(str(folder), recipe.run.name or "starter")
+        self._fail("prepare")
         for done in range(0, 33, 8):
             yield e.Progress("Finding sensitive weights", done, 32, "sequences")
             time.sleep(self.pace)
@@ -270,7 +288,8 @@ class StandIn:
         yield e.GeneralText(step, 1500, 20.0, 20.4)
         worst = {"number": 7, "loss": 2.5, "prompt": "Customer: where is it?", "expected": "delivery"}
         best = {"number": 3, "loss": 0.01, "prompt": "Customer: twice charged", "expected": "billing"}
-        yield e.Examples(step, "test", [{**best, "answer": "billing"}], [{**worst, "answer": "billing"}])
+        changed = [{**best, "answer": "billing", "before": "account"}]
+        yield e.Examples(step, "test", [{**best, "answer": "billing"}], [{**worst, "answer": "billing"}], changed)
         yield e.Finished(step, "done", "0" * 64)
 
     def step(self, step: int, chance: Any, rate: float = 1e-3) -> e.Step:
@@ -313,9 +332,11 @@ class StandIn:
         return False
 
     def resume(self, folder: Path, commands: Commands) -> Iterator[e.Event]:
-        """From step 101 on."""
+        """From step 101 on, or from the first if it was not prepared yet."""
         self._fail("resume")
-        return self.train(Recipe(), commands, first=101, folder=folder)
+        history = self.histories.get(folder)
+        first = 1 if history and history.run.state == "interrupted" else 101
+        return self.train(history.recipe if history else Recipe(), commands, first=first, folder=folder)
 
     def inspect(self, folder: Path, accept: bool, commands: Commands) -> Iterator[e.Event]:
         """Loaded and paused at step 100; answers, evaluates and rolls back. Changed inputs are a fault until they are
@@ -358,6 +379,22 @@ class StandIn:
         """Remembered only."""
         self.asked.append((folder, text))
 
+    def label(self, folder: Path, name: str, tags: tuple[str, ...]) -> None:
+        """Changes the list."""
+        self._fail("label")
+        self.run_list = [replace(run, name=name or run.name, tags=tags) if run.path == str(folder) else run
+                         for run in self.run_list]  # fmt: skip
+
+    def removable(self, folder: Path) -> Removable:
+        """Of three MiB."""
+        return Removable(str(folder), 3 * MB, sum(run.parent == str(folder) for run in self.run_list))
+
+    def remove_run(self, folder: Path) -> Removable:
+        """Changes the list."""
+        self._fail("remove_run")
+        self.run_list = [run for run in self.run_list if str(folder) not in (run.path, run.parent)]
+        return self.removable(folder)
+
     def contents(self, folder: Path) -> Shareable:
         """One file that holds examples, or not."""
         self._fail("contents")
@@ -383,8 +420,16 @@ class StandIn:
         yield from self._told(e.Progress("Writing", 1, 2, "files"))
         yield e.Notice("The base model is in 4 bits only.")
         yield e.Progress("Checking", 2, 2, "prompts")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(b"x" * 2048)
         told = ("20,000 of 20,000 tuned weights differ from the base model's.",)
         return Exported(step or 100, 20_000, told, str(out))
+
+    def ask_export(self, folder: Path, out: Path, prompt: str) -> Work[str]:
+        """Reads the file."""
+        self._fail("ask_export")
+        yield e.Progress("Loading the model", 1, 2, "parts")
+        return f"{out.name} with {len(out.read_bytes())} bytes answers: {prompt}"
 
     def consent(self, code: ModelCode) -> None:
         """Remembered only."""
@@ -463,8 +508,8 @@ def past(steps: int = 100, state: str = "stopped", of: int = 2000) -> History:
 
 def listed(path: Path, name: str = "yesterday", step: int = 100, **more: Any) -> RunSummary:
     """A run of 2000 steps."""
-    facts = {"state": "stopped", "best": 60, **more}
+    facts = {"state": "stopped", "best": 60, "model": "starter", **more}
     return RunSummary(
-        str(path), name, step=step, steps=2000, created="2026-11-21T18:04:11", model="starter",
+        str(path), name, step=step, steps=2000, created="2026-11-21T18:04:11",
         metrics={"accuracy": 0.5}, **facts,
     )  # fmt: skip

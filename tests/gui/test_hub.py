@@ -22,7 +22,7 @@ from sparsezo_gui.sizes import size
 def hub(window, find):
     """The Model page's second tab."""
     window.go("model")
-    window.page("model").findChild(QTabWidget).setCurrentIndex(1)
+    window.page("model").findChild(QTabWidget).setCurrentIndex(2)
     return window.page("model").hub
 
 

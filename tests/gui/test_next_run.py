@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from datetime import date
+from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QMessageBox
 
+from sparsezo_gui import engine
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.following import named, short
 from sparsezo_gui.gui.widgets.next_run import NextRun
 from sparsezo_gui.gui.wording import in_form_words
+from sparsezo_gui.recipe import build
+from sparsezo_gui.recipe.presets import matching, preset
 
 
 def test_no_run_starts_with_other_values_than_those_on_screen(window, find, enter, click, workspace):
@@ -39,7 +45,7 @@ def test_what_the_engine_finds_wrong_stops_the_next_run_until_it_is_mended(windo
     assert find("Why the next run cannot start").text() == "There is no model 'x/y'."
     del engine.faults["summary"]  # it was downloaded meanwhile
     click("Check the next run again")
-    qtbot.waitUntil(find("Start run").isEnabled)
+    qtbot.waitUntil(lambda: find("Start run").isEnabled() and workspace.memory is not None)
     assert "x/y"[2:] in find("Next run").text() and find("Whether the next run fits").text() == "Fits"
 
 
@@ -81,6 +87,34 @@ def test_another_model_or_data_bring_a_name_and_a_text_of_their_own(window, clic
     qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.name == "mine")
 
 
+@pytest.mark.parametrize("data_first", [False, True])
+@pytest.mark.parametrize("automatic", [False, True])
+def test_the_starters_method_does_not_come_along_to_another_model(window, enter, workspace, data_first, automatic):
+    workspace.set_automatic(automatic)
+    for page in ("data", "model") if data_first else ("model", "data"):
+        window.go(page)
+        if page == "model":
+            enter("Model folder or Hub id", "Qwen/Qwen3-0.6B")
+        else:
+            enter("Data source", "reviews.csv")
+    made, defaults = workspace.recipe, build({})
+    if automatic:
+        assert (made.estimator.rule, made.mask, made.update) == ("auto", defaults.mask, defaults.update)
+        return
+    assert matching(made) is preset("Gradient subspace") and made.update.find_rate
+    assert (made.estimator, made.mask.text, made.mask.sequences) == (defaults.estimator, "general", 32)
+    assert (made.loop.steps, made.loop.evaluate_every) == (250, 50)
+    workspace.change("model", id="some/other")
+    assert (workspace.recipe.mask, workspace.recipe.loop) == (made.mask, made.loop)
+
+
+def test_a_method_of_ones_own_comes_along(window, enter, workspace):
+    workspace.change("mask", density=0.02)
+    enter("Model folder or Hub id", "Qwen/Qwen3-0.6B")
+    assert (workspace.recipe.mask.rule, workspace.recipe.mask.density) == ("sensitive", 0.02)
+    assert workspace.recipe.loop.steps == 1000
+
+
 @pytest.mark.parametrize(("told", "shown"), [
     ("Set [estimator] rule = 'two-sided' or [update] decay = 0.",
      "Set Gradient estimate = 'Central difference (SPSA)' or Weight decay = 0."),
@@ -91,10 +125,34 @@ def test_another_model_or_data_bring_a_name_and_a_text_of_their_own(window, clic
      "Export it as 'PEFT adapter' or 'Hugging Face folder', or share the run."),
     ("Export it with --format gguf.", "Export it as 'GGUF file'."),
     ("Export it with --format gguf-lora or --format none.", "Export it as 'GGUF adapter' or --format none."),
-    ("No [table] here, and no [model] at all.", "No [table] here, and no [model] at all."),
+    ("No [table] here, and no [model] at all.", "No [table] here, and no 'Model' at all."),
+    ("Set [model] device = 'cpu' or bits = 16.", "Set Device = 'cpu' or Bits = 16."),
+    ("For example, set loop.steps=200.", "For example, set Steps=200."),
+    ("Set [data] merge_labels = true (in the terminal: --set data.merge_labels=true).", "Set Merge labels = true."),
+    ('Say which one it is with columns = { answer = "…" }.', "Say which one it is above the rows on the Data page."),
+    ("[data] template, line 2: 'x' is not expected here.", "Prompt template, line 2: 'x' is not expected here."),
 ])  # fmt: skip
 def test_settings_are_told_by_their_titles(told, shown):
-    assert in_form_words(told) == shown
+    assert in_form_words(told) == shown == in_form_words(shown)
+
+
+def sentences_of(path):
+    """The texts in a module that are no docstrings; what is filled in is 'X'."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    inside |= {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if id(node) not in inside and isinstance(node, ast.JoinedStr):
+            yield "".join(part.value if isinstance(part, ast.Constant) else "X" for part in node.values)
+        elif id(node) not in inside and isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_no_sentence_of_the_engine_names_a_table_of_the_file():
+    found = [text for path in Path(engine.__file__).parent.rglob("*.py") for text in sentences_of(path)]
+    kept = [text for text in found if " " in text and re.search(r"\[(data|model|mask|loop|privacy)\]", text)]
+    assert len(kept) > 20
+    assert not [text for text in map(in_form_words, kept) if re.search(r" \[(model|mask|loop|privacy)\]", text)]
 
 
 def test_after_a_run_a_new_model_starts_a_new_one(window, find, click, enter, workspace, engine, qtbot):

@@ -35,10 +35,11 @@ from sparsezo_gui.gui.run_requests import ExportRun
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
 from sparsezo_gui.gui.widgets.edits import NumberEdit
+from sparsezo_gui.gui.widgets.export_result import ExportResult
 from sparsezo_gui.gui.widgets.fields import title_of
 from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
-from sparsezo_gui.recipe import dump
+from sparsezo_gui.recipe import dump, load
 from sparsezo_gui.recipe.events import Notice
 from sparsezo_gui.recipe.presets import PRESETS, matching
 from sparsezo_gui.recipe.recipe import DataTable
@@ -302,14 +303,54 @@ def test_prompts_go_through_the_chat_template_unless_switched_off(window, worksp
 
 def test_presets_set_the_recipe(window, click, workspace):
     window.go("method")
+    click("Show more methods")
     for preset in PRESETS:
         click(preset.title)
         assert matching(workspace.recipe) is preset, preset.title
         assert workspace.recipe.mask.rule == preset.settings["mask"]["rule"]
 
 
+def test_a_preset_sets_the_whole_method_whatever_was_set_before(window, click, workspace):
+    window.go("method")
+    click("Show more methods")
+    alone = {}
+    for preset in PRESETS:
+        workspace.set_recipe(load("starter"))
+        click(preset.title)
+        alone[preset.title] = workspace.recipe
+    assert alone[PRESETS[0].title].mask.text == "starter", "which the bundled data come with"
+    for preset in (*PRESETS, *PRESETS[::-1]):
+        workspace.change("update", learning_rate=1e-4, schedule="cosine", decay=0.01)
+        if "sequences" in type(workspace.recipe.mask).model_fields:
+            workspace.change("mask", sequences=5, tokens=64)
+        click(preset.title)
+        assert workspace.recipe == alone[preset.title], preset.title
+
+
+def test_a_preset_brings_no_text_of_the_starter_to_other_data(window, click, enter, workspace):
+    window.go("data")
+    enter("Data source", "reviews.csv")
+    window.go("method")
+    click("Show more methods")
+    for title in ("Random control", PRESETS[0].title):
+        click(title)
+    assert workspace.recipe.mask.text == "general"
+
+
+def test_bits_are_not_brought_back_into_another_recipe(window, click, workspace, tmp_path):
+    window.go("method")
+    click("Show more methods")
+    click("MeZO (all)")
+    path = tmp_path / "mine.toml"
+    path.write_text("[model]\nbits = 16\n")
+    window.open_recipe(path)
+    click(PRESETS[0].title)
+    assert workspace.recipe.model.bits == 16
+
+
 def test_a_preset_brings_the_bits_back_that_another_one_changed(window, click, workspace):
     window.go("method")
+    click("Show more methods")
     workspace.change("model", bits=8)
     click("MeZO (all)")
     assert workspace.recipe.model.bits == 16
@@ -323,6 +364,7 @@ def test_a_preset_brings_the_bits_back_that_another_one_changed(window, click, w
 
 def test_presets_find_the_rate_and_start_at_the_usual_one(window, click, workspace):
     window.go("method")
+    click("Show more methods")
     assert workspace.recipe.update.learning_rate == 5e-3 and not workspace.recipe.update.find_rate, "the starter's"
     for title, rate in (("Fast and rough", 2e-2), ("Random control", 2.5e-2), ("A direction per example", 2e-2),
                         ("Exact gradients", 2e-3), ("Exact, last half", 5e-4), ("MeZO (all)", 1.3e-3),
@@ -343,6 +385,7 @@ def test_presets_find_the_rate_and_start_at_the_usual_one(window, click, workspa
 )  # fmt: skip
 def test_exact_gradients_are_refused_where_they_cannot_be_had(window, click, workspace, tables, reason, fix):
     window.go("method")
+    click("Show more methods")
     assert not workspace.change_all(tables)
     click("Exact gradients")
     page = window.page("method")
@@ -446,10 +489,50 @@ def test_export(window, find, click, workspace, engine, qtbot, tmp_path):
     click("Export now")
     qtbot.waitUntil(lambda: "exported and checked" in find("Export result").text())
     assert engine.exported == ("overlay", tmp_path / "out.safetensors", 100, {})
+    assert f"{tmp_path / 'out.safetensors'} · 2 KiB" in find("Where the export is").text()
     engine.faults["export"] = UserError(f"{tmp_path}: is not empty.")
     click("Export now")
     problem(qtbot, workspace, ExportRun)
     assert "is not empty" in window.page("export").banner.text
+    assert not window.page("export").findChild(ExportResult).isVisible()
+
+
+def test_what_was_exported_is_asked_deleted_and_exported_again(
+    window, find, click, workspace, engine, qtbot, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    engine.run_list = [listed(tmp_path / "run", tuned=1000, parameters=10**6)]
+    window.go("export")
+    click("Refresh the list of runs")
+    qtbot.waitUntil(find("Export now").isEnabled)
+    sizes = {name: find(f"Size of {export_format(name).title}").text() for name in ("overlay", "hf", "gguf")}
+    assert sizes == {"overlay": "about 8 KiB", "hf": "about 1.91 MiB", "gguf": "about 1.91 MiB"}
+    click("Export now")
+    qtbot.waitUntil(lambda: find("Export result").text().startswith("Step 100 exported and checked."))
+    first = tmp_path / "yesterday-tuned.safetensors"
+    assert first.exists() and find("Export to").text() == str(tmp_path / "yesterday-tuned-2.safetensors")
+    qtbot.waitUntil(lambda: not workspace.blocker)
+    find("Prompt for the exported file").setText("where is my parcel")
+    click("Ask the exported file")
+    qtbot.waitUntil(
+        lambda: (
+            find("Answer of the exported file").text()
+            == "yesterday-tuned.safetensors with 2048 bytes answers: where is my parcel"
+        )
+    )
+    click("Delete the export")
+    assert any("2 KiB" in part.text() for part in window.findChildren(QLabel) if part.isVisible())
+    click("Yes: delete")
+    assert not first.exists() and find("Export to").text() == str(first)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    field = find("Export to")
+    field.selectAll()
+    qtbot.keyClicks(field, str(elsewhere / "mine.safetensors"))
+    click("Export now")
+    qtbot.waitUntil(lambda: find("Export to").text() == str(elsewhere / "yesterday-tuned.safetensors"))
+    click("PEFT adapter")
+    assert find("Export to").text() == str(elsewhere / "yesterday-tuned")
 
 
 def test_the_export_page_offers_every_format_with_its_target_and_options(window, find, click, engine, qtbot):
@@ -464,9 +547,9 @@ def test_the_export_page_offers_every_format_with_its_target_and_options(window,
         click(form.title)
         assert find(form.title).accessibleDescription() == form.help
         assert find("Export to").text().endswith(f"yesterday-tuned{form.suffix}")
-        assert find("Opens in").text() == f"Opens in {form.opens}."
         commands = form.serve(find("Export to").text(), engine.run_list[0].model, SPACES["entries"])
         page_says = [each.text() for each in window.page("export").findChildren(QLabel) if each.isVisible()]
+        assert f"Opens in {form.opens}." in page_says
         for program, command in commands.items():
             assert any(f"{program}: {command}" in text for text in page_says)
         assert any("vLLM: " in text for text in page_says) == ("vLLM" in commands)

@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 from conftest import shares
-from PySide6.QtCore import QObject, Qt, Signal
-from PySide6.QtGui import QPixmap
-from PySide6.QtWidgets import QApplication, QGraphicsView, QLabel, QMessageBox, QPushButton
+from PySide6.QtCore import QEvent, QObject, QPointF, Qt, QTimer, Signal
+from PySide6.QtGui import QContextMenuEvent, QMouseEvent, QPixmap
+from PySide6.QtWidgets import QApplication, QGraphicsView, QLabel, QMessageBox, QPushButton, QTableWidget
 from standin import past
 
 from sparsezo_gui.errors import UserError
@@ -22,6 +22,7 @@ from sparsezo_gui.gui.record import Columns, RunRecord
 from sparsezo_gui.gui.requests import EstimateMemory
 from sparsezo_gui.gui.theme import colours
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
+from sparsezo_gui.gui.widgets.examples import ExamplesDialog
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe.events import EvaluateNow, Evaluation, Pause, Progress, Resume, SetRate, Started, Step
@@ -42,12 +43,12 @@ def state(qtbot, workspace, *wanted: str) -> None:
 def test_a_whole_run(run, click, find, workspace, qtbot):
     click("Start run")
     state(qtbot, workspace, "done")
-    qtbot.waitUntil(lambda: find("Step").text() == "120 of 120")
+    qtbot.waitUntil(lambda: find("Result").text() == "25.0 % → 88.0 %")
     assert workspace.run.record.columns.size == 120
-    shown = [part.text() for part in run.metrics.findChildren(QLabel)]
+    shown = [part.text() for part in run.results.metrics.findChildren(QLabel)]
     assert "25.0 %" in shown and "88.0 %" in shown and "better" in shown
-    assert "Perplexity on general text: 20 before, 20.4 after (+2.0 %)" in shown
-    assert "Warning. Step 40: The loss jumped" in run.notices.item(0).text()
+    assert shown[shown.index("General text") :][:4] == ["General text", "20", "20.4", "+2.0 %"]
+    assert "Warning. Step 40: The loss jumped" in run.results.notices.item(0).text()
     lines = result_lines(workspace.run.record)
     assert "test accuracy: 25.0 % before, 88.0 % after" in lines
     assert "perplexity on general text: 20 before, 20.4 after (+2.0 %)" in lines
@@ -56,8 +57,8 @@ def test_a_whole_run(run, click, find, workspace, qtbot):
 
 def test_the_first_examples_are_shown_until_the_base_model_is_measured_and_never_compared(run):
     def shown():
-        run.metrics.show_record(record)
-        return [part.text() for part in run.metrics.findChildren(QLabel)]
+        run.results.metrics.show_record(record)
+        return [part.text() for part in run.results.metrics.findChildren(QLabel)]
 
     record = RunRecord()
     part = Evaluation(0, "validation", {"accuracy": 0.5, "loss": 1.0, "examples": 64}, partial=True)
@@ -129,15 +130,45 @@ def test_a_resumed_run_has_other_stages():
     assert not record.preparing and record.overall.count == 1
 
 
-def test_the_worst_and_the_best_examples_are_listed(run, click, find, workspace, qtbot):
+def test_the_worst_the_best_and_the_changed_examples_are_listed_with_their_step(
+    run, click, find, workspace, engine, qtbot
+):
+    def shown(title):
+        choice = find("List to show")
+        choice.setCurrentIndex(choice.findText(title))
+        return [run.results.examples.item(index).text() for index in range(run.results.examples.count())]
+
     click("Start run")
     state(qtbot, workspace, "done")
-    find("List to show").setCurrentIndex(1)
-    texts = [run.examples.item(index).text() for index in range(run.examples.count())]
-    assert texts == [
-        "Worst, loss 2.5: billing instead of delivery\nCustomer: where is it?",
-        "Best, loss 0.01: billing, as expected\nCustomer: twice charged",
-    ]
+    assert shown("Worst examples") == ["billing instead of delivery, loss 2.5\nCustomer: where is it?"]
+    assert shown("Best examples") == ["billing, as expected, loss 0.01\nCustomer: twice charged"]
+    assert shown("Changed answers") == ["billing, as expected, before: account, loss 0.01\nCustomer: twice charged"]
+    assert find("Evaluation of the examples").text() == "Step 120, test"
+    click("Examples as a table")
+    dialog = run.findChild(ExamplesDialog)
+    assert "step 120, test" in dialog.windowTitle()
+    tables = {table.accessibleName(): table for table in dialog.findChildren(QTableWidget)}
+    cells = [tables["Changed answers"].item(0, place).text() for place in range(6)]
+    assert cells == ["3", "Customer: twice charged", "billing", "billing", "account", "0.01"]
+    click("Close examples", dialog)
+
+
+def test_the_end_of_a_run_says_what_came_of_it_and_leads_on(run, click, find, window, workspace, qtbot):
+    click("Start run")
+    state(qtbot, workspace, "done")
+    qtbot.waitUntil(lambda: find("Best step").text() == "120")
+    card = find("Result of the run")
+    hints = [part.text() for part in card.findChildren(QLabel)]
+    assert "± 4.5 points, 200 test examples" in hints and find("General text").text() == "+2.0 %"
+    assert not run._bar.isVisible()
+    click("Ask the result")
+    assert window.chat.isVisible() and "after step 120" in find("Answering model").text()
+    click("Export the result")
+    qtbot.waitUntil(lambda: window.page("export").isVisible())
+    click("Go to Run")
+    click("Start run")
+    qtbot.waitUntil(lambda: not card.isVisible())
+    state(qtbot, workspace, "done")
 
 
 def test_pause_continue_evaluate_rate_stop_resume(run, click, find, workspace, engine, qtbot):
@@ -177,7 +208,7 @@ def test_stopping_before_the_first_step(run, click, workspace, engine, qtbot):
     qtbot.wait(50)
     click("Stop run")
     qtbot.waitUntil(lambda: not workspace.run.running)
-    assert workspace.run.record.state == "stopped"
+    assert workspace.run.record.state == "interrupted"
 
 
 def test_failures_are_shown(run, click, find, workspace, engine, qtbot):
@@ -270,6 +301,10 @@ def test_cross_hair_zoom_and_export(qtbot, tmp_path):
     board.show_all()
     assert board.latency.viewRange()[0][1] > 500
     board.set_extra("gradient_estimate")
+    board.save_svg(tmp_path / "plots.svg")
+    drawing = (tmp_path / "plots.svg").read_text()
+    assert drawing.count("<path") + drawing.count("<polyline") > 5 and "Step latency" not in drawing
+    assert "smoothed" in drawing and "Loss" in drawing
     board.save_png(tmp_path / "plots.png")
     board.save_csv(tmp_path / "steps.csv")
     picture = QPixmap(str(tmp_path / "plots.png"))
@@ -288,15 +323,116 @@ def test_examples_of_steps_that_were_taken_back_are_gone():
     assert record.examples is None
 
 
-def test_a_right_click_opens_no_menu_of_another_program(qtbot):
+@pytest.fixture
+def board(qtbot):
     board = Board()
     qtbot.addWidget(board)
-    board.resize(800, 500)
+    board.resize(900, 560)
     board.show()
     board.show_record(filled(500), "Memory")
-    plots = board.findChild(QGraphicsView).viewport()
-    qtbot.mouseClick(plots, Qt.MouseButton.RightButton, pos=plots.rect().center())
-    assert QApplication.activePopupWidget() is None
+    qtbot.wait(20)
+    return board
+
+
+def test_a_right_click_opens_our_own_menu(run, click, find, workspace, qtbot):
+    click("Start run")
+    state(qtbot, workspace, "done")
+    plots = find("Plots of the run")
+    titles = [action.text() for action in plots.actions()]
+    assert titles == ["Show the whole run", "Save as PNG…", "Save as SVG…", "Save the steps as CSV…"]
+    centre = plots.viewport().rect().center()
+    event = QContextMenuEvent(QContextMenuEvent.Reason.Mouse, centre, plots.viewport().mapToGlobal(centre))
+    shown = []
+
+    def look():
+        menu = QApplication.activePopupWidget()
+        shown.extend(action.text() for action in menu.actions())
+        menu.close()
+
+    QTimer.singleShot(100, look)
+    QApplication.sendEvent(plots.viewport(), event)  # returns when the menu closes
+    assert shown == titles
+
+
+def drag(qtbot, board, panel, start, end):
+    """Draws a rectangle between two places of a plot, as shares of its width and height."""
+    view = board.findChild(QGraphicsView)
+    area = panel.view.sceneBoundingRect()
+    points = [view.mapFromScene(area.left() + x * area.width(), area.top() + y * area.height())
+              for x, y in (start, end)]  # fmt: skip
+    qtbot.mousePress(view.viewport(), Qt.MouseButton.LeftButton, pos=points[0])
+    for share in (0.3, 0.6, 1.0):
+        middle = points[0] + (points[1] - points[0]) * share
+        places = QPointF(middle), view.viewport().mapToGlobal(QPointF(middle))
+        buttons = Qt.MouseButton.NoButton, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+        move = QMouseEvent(QEvent.Type.MouseMove, *places, *buttons)
+        QApplication.sendEvent(view.viewport(), move)
+        qtbot.wait(40)
+    qtbot.mouseRelease(view.viewport(), Qt.MouseButton.LeftButton, pos=points[1])
+
+
+def test_a_rectangle_zooms_into_all_plots_and_never_leaves_the_data(board, qtbot):
+    (left, right), (low, high) = board.loss.viewRange()
+    drag(qtbot, board, board.loss, (0.25, 0.2), (0.5, 0.8))
+    (x0, x1), (y0, y1) = board.loss.viewRange()
+    assert x0 == pytest.approx(left + 0.25 * (right - left), abs=6)
+    assert x1 == pytest.approx(left + 0.5 * (right - left), abs=6)
+    assert low < y0 < y1 < high
+    assert board.memory.viewRange()[0] == pytest.approx([x0, x1])
+    drag(qtbot, board, board.loss, (0.5, 0.5), (1.5, 1.5))  # ends outside the plot
+    (x0, x1), (y0, y1) = board.loss.viewRange()
+    assert left <= x0 < x1 <= right and low <= y0 < y1 <= high
+    board.loss.setXRange(-5000, 5000, padding=0)  # as the wheel would
+    assert board.loss.viewRange()[0] == pytest.approx([left, right])
+    board.show_all()
+    qtbot.waitUntil(lambda: board.loss.viewRange()[1] == pytest.approx([low, high]))
+
+
+def test_the_smoothing_slider_smooths_the_drawn_line(run, click, find, workspace, qtbot):
+    def rough():
+        _, drawn = run.board._smooth.getOriginalDataset()
+        return float(np.abs(np.diff(drawn)).mean())
+
+    click("Start run")
+    state(qtbot, workspace, "done")
+    run.refresh()
+    slider, before = find("Smoothing"), rough()
+    slider.setFocus()
+    qtbot.keyClick(slider, Qt.Key.Key_Home)
+    assert run.board._smooth.getOriginalDataset()[1].tolist() == workspace.run.record.columns["loss"].tolist()
+    qtbot.keyClick(slider, Qt.Key.Key_End)
+    assert rough() < before
+
+
+def test_memory_starts_at_zero_below_its_limit_and_shares_are_in_percent_with_their_confidence(board):
+    assert board.memory.viewRange()[1][0] == 0
+    assert not board._capacity.isVisible()
+    board.set_memory("Memory", 2**31)  # of which 10 ** 9 are used
+    low, high = board.memory.viewRange()[1]
+    assert low == 0 and high > 2 and board._capacity.value() == 2 and board._capacity.label.format == "limit 2.00 GiB"
+    board.set_memory("Memory", 2**36)
+    assert not board._capacity.isVisible() and "limit 64.0 GiB" in board.memory.title_text
+    record = board._record
+    record.add([Evaluation(step, "validation", {"accuracy": 0.9, "loss": 1.0, "examples": 100}) for step in (0, 500)])
+    board.draw()
+    low, high = (edge.getData()[1][-1] for edge in board._extra_band)
+    assert (low, high) == pytest.approx((0.8256, 0.9448), abs=1e-4)  # Wilson's interval of 90 of 100
+    bottom, top = board.extra.viewRange()[1]
+    assert top - bottom >= 0.1 and bottom >= -0.01 and top <= 1.01
+    assert board.extra.getAxis("left").tickStrings([0.85, 0.9], 1, 0.05) == ["85 %", "90 %"]
+
+
+def test_warnings_and_rate_changes_are_marked_and_read_at_the_crosshair(board, qtbot):
+    board._record.add([e.Notice("The loss jumped.", "warning", 200), e.RateChanged(300, 0.5)])
+    board.draw()
+    marks = [(mark.value(), mark.label.format) for mark in board.loss._marks]
+    assert marks == [(200, "!"), (300, "rate × 0.5")]
+    with qtbot.waitSignal(board.readout) as told:
+        board.move_crosshair(201)
+    assert told.args[0].endswith("Step 200: The loss jumped.")
+    board._record.add([e.Returned(250)])
+    board.draw()
+    assert [mark.value() for mark in board.loss._marks] == [200]
 
 
 def test_plots_stay_inside_a_window_that_shrinks(qtbot):

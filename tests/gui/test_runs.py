@@ -7,18 +7,21 @@ from pathlib import Path
 
 import pytest
 from conftest import in_colours_of_the_theme
-from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QDialog, QFileDialog, QLabel, QPlainTextEdit, QTreeWidget
+from PySide6.QtCore import QPoint, Qt
+from PySide6.QtWidgets import QApplication, QDialog, QFileDialog, QLabel, QPlainTextEdit, QTreeWidget
 from standin import listed, past
 
 from sparsezo_gui.engine.runs.share import share
 from sparsezo_gui.errors import ChangedInputs, UserError
 from sparsezo_gui.gui import formatting
-from sparsezo_gui.gui.chat import Exchange, hint, placeholder
+from sparsezo_gui.gui.chat import hint, placeholder
 from sparsezo_gui.gui.requests import InspectRun
 from sparsezo_gui.gui.run_control import Opening
 from sparsezo_gui.gui.run_requests import ExportRun, ListRuns, ReadRun
 from sparsezo_gui.gui.theme import theme
+from sparsezo_gui.gui.widgets.comparison import RunView
+from sparsezo_gui.gui.widgets.exchange import AnswerSettings, Exchange, columns
+from sparsezo_gui.gui.widgets.run_tree import COLUMNS
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe, dump
 from sparsezo_gui.recipe import events as e
@@ -59,7 +62,10 @@ def choose(window, name):
 def test_the_tree_tells_every_run_and_what_is_other_in_a_branch(window, runs, find):
     tree = tree_of(window)
     top = tree.topLevelItem(0)
-    assert [top.text(column) for column in range(4)] == ["yesterday", "Stopped", "100 of 2\u2009000", "50.0 %"]
+    cells = {title: top.text(column) for column, title in enumerate(COLUMNS)}
+    assert [cells[title] for title in ("Run", "State", "Step", "Result")] == [
+        "yesterday", "Stopped", "100 of 2\u2009000", "50.0 %",
+    ]  # fmt: skip
     assert top.child(0).text(0) == "slower  (from 40)"
     assert find("Selected run").text() == "yesterday" and find("Notes").toPlainText() == "the first"
     choose(window, "slower")
@@ -282,7 +288,7 @@ def test_the_chat_answers_side_by_side(window, runs, find, click, workspace, eng
     engine.faults["inspect"] = UserError("The model is gone.")
     find("Prompt").setPlainText("And now?")
     click("Ask the model")
-    qtbot.waitUntil(lambda: window.chat._exchanges[-1].base.text() == "The model is gone.")
+    qtbot.waitUntil(lambda: window.chat._exchanges[-1].answers[0].text() == "The model is gone.")
     click("Clear chat")
     assert window.chat._exchanges == []
 
@@ -344,13 +350,74 @@ def test_the_hint_is_of_the_run_on_show(window, tmp_path):
 
 
 def test_an_answer_that_is_empty_says_why(qapp):
-    exchange = Exchange("Is it?", "Tuned")
+    asked = columns("Is it?", None, False, AnswerSettings(), 1)
+    exchange = Exchange("Is it?", asked, lambda _: None)
     exchange.add_piece(e.Answer(0, " \n"))
-    assert exchange.base.text() == "…"
+    assert exchange.answers[0].text() == "…"
     exchange.add_piece(e.Answer(0, "", last=True))
-    assert exchange.base.text() == "The model gave an empty answer."
+    assert exchange.answers[0].text() == "The model gave an empty answer."
     exchange.add_piece(e.Answer(9, "technical 92 %\nbilling 8 %", last=True))
-    assert exchange.tuned.text() == "technical 92 %\nbilling 8 %"
+    assert exchange.answers[1].text() == "technical 92 %\nbilling 8 %"
+
+
+def answered(window, qtbot):
+    qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges))
+
+
+def test_up_to_four_models_answer_with_the_settings_of_the_chat(
+    window, runs, find, click, enter, workspace, engine, qtbot
+):
+    window.chat.show()
+    click("Settings of the answers")
+    for field, text in (("Longest answer, tokens", "32"), ("Temperature", "0.7"), ("Also steps", "20, 40, 60")):
+        enter(field, text)
+    find("Prompt").setPlainText("Where is it?")
+    click("Ask the model")
+    answered(window, qtbot)
+    assert engine.asked == [e.Ask("Where is it?", 32, step, False, 0.7, 1) for step in (0, 20, 40, 100)]
+    assert find("Answer after step 20").text() == "The answer after 20."
+    window.chat.resize(320, 600)
+    click("Copy the answers")
+    copied = QApplication.clipboard().text()
+    assert copied.startswith("Where is it?\n\nBase:\nThe answer after 0.") and "After step 40:" in copied
+    click("Ask again")
+    answered(window, qtbot)
+    assert engine.asked[4:] == [e.Ask("Where is it?", 32, step, False, 0.7, 2) for step in (0, 20, 40, 100)]
+    workspace.run.command(e.Stop())
+    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy)
+
+
+def test_a_conversation_has_turns_and_a_system_prompt(window, runs, find, click, enter, workspace, engine, qtbot):
+    recipe = Recipe(data={"task": "chat"}, loop={"steps": 2000})
+    (runs / "recipe.toml").write_text(dump(recipe))
+    window.chat._described = ()
+    window.chat.show()
+    window.chat._refresh()
+    click("Settings of the answers")
+    enter("System prompt", "Be brief.")
+    for prompt in ("Hello", "And you?"):
+        find("Prompt").setPlainText(prompt)
+        click("Ask the model")
+        answered(window, qtbot)
+    assert [(each.prompt, each.system) for each in engine.asked[2:]] == [("And you?", "Be brief.")] * 2
+    assert [each.turns for each in engine.asked] == [
+        (), (), (("Hello", "The answer after 0."),), (("Hello", "The answer after 100."),),
+    ]  # fmt: skip
+    workspace.run.command(e.Stop())
+    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy)
+
+
+def test_an_answer_is_stopped(window, runs, find, click, workspace, engine, qtbot):
+    window.chat.show()
+    engine.pace = 0.3
+    find("Prompt").setPlainText("Tell me everything")
+    click("Ask the model")
+    qtbot.waitUntil(lambda: workspace.run.running and find("Stop the answer").isVisible())
+    click("Stop the answer")
+    answered(window, qtbot)
+    qtbot.waitUntil(lambda: e.StopAnswer() in engine.asked)
+    workspace.run.command(e.Stop())
+    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy)
 
 
 def test_two_questions_while_the_run_is_opened_are_both_answered(window, runs, find, click, workspace, engine, qtbot):
@@ -432,3 +499,99 @@ def test_the_page_in_both_themes(window, runs, qtbot, both_themes):
     window.chat.show()
     for part in (window.page("runs"), window.chat):
         in_colours_of_the_theme(part, both_themes)
+
+
+def shown(tree):
+    items = [tree.topLevelItem(place) for place in range(tree.topLevelItemCount())]
+    return [item.text(0) for item in items if not item.isHidden()]
+
+
+def test_runs_are_sorted_and_searched(window, runs, find, enter, engine, workspace, tmp_path, qtbot):
+    tree = tree_of(window)
+    engine.run_list += [
+        listed(tmp_path / "b", "Apple", 900, model="SmolLM2", tags=("paper",), curve=(0.2, 0.9)),
+        listed(tmp_path / "c", "zebra", 5, model="Qwen3"),
+    ]
+    workspace.run.list_runs()
+    qtbot.waitUntil(lambda: tree.topLevelItemCount() == 4)
+    header = tree.header()
+    for title, ascending in (("Run", ["Apple", "broken", "yesterday", "zebra"]),
+                             ("Step", ["broken", "zebra", "yesterday", "Apple"])):  # fmt: skip
+        place = header.sectionViewportPosition(COLUMNS.index(title)) + 12
+        for wanted in (ascending, ascending[::-1]):
+            for _ in range(2):
+                if shown(tree) != wanted:
+                    qtbot.mouseClick(header.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(place, 8))
+            assert shown(tree) == wanted
+    for words, wanted in (("paper", ["Apple"]), ("SMOL app", ["Apple"]), ("slower", ["yesterday"]), ("none", [])):
+        enter("Search runs", words)
+        assert shown(tree) == wanted
+    assert find("Nothing found").isVisible()
+    find("Search runs").clear()
+    assert len(shown(tree)) == 4
+
+
+def test_a_run_is_renamed_and_tagged(window, runs, find, click, engine, qtbot):
+    click("Rename or tag the run")
+    name, tags = find("Name of the run"), find("Tags of the run")
+    name.setText("keeper")
+    tags.setText("paper, keep")
+    click("Save name and tags")
+    qtbot.waitUntil(lambda: find("Selected run").text() == "keeper")
+    assert engine.run_list[0].tags == ("paper", " keep") and "paper" in find("Run details").text()
+
+
+def test_a_run_is_deleted_only_after_its_size_was_told(window, runs, find, click, engine, qtbot):
+    click("Delete this run")
+    qtbot.waitUntil(lambda: "3.00 MiB" in find("What is deleted").text())
+    assert "'yesterday' and its 1 branch will be deleted" in find("What is deleted").text()
+    qtbot.keyClick(find("What is deleted").window(), Qt.Key.Key_Return)  # the safe answer is the default
+    assert len(engine.run_list) == 3
+    click("Delete this run")
+    qtbot.waitUntil(lambda: find("Delete the run").isEnabled())
+    click("Delete the run")
+    qtbot.waitUntil(lambda: shown(tree_of(window)) == ["broken"])
+    assert "3.00 MiB are free again" in window.page("runs").banner.text
+
+
+def test_the_menu_of_a_run(window, runs, find, engine, qtbot):
+    tree = tree_of(window)
+    place = tree.visualItemRect(tree.topLevelItem(0)).center()
+    tree.customContextMenuRequested.emit(place)
+    menu = QApplication.activePopupWidget()
+    entries = {action.text(): action for action in menu.actions()}
+    assert list(entries) == ["Show curves", "Resume", "Branch…", "Export…", "Share…", "Rename and tag…",
+                             "Show in file manager", "Delete…"]  # fmt: skip
+    entries["Rename and tag…"].trigger()
+    menu.close()
+    assert find("Name of the run").text() == "yesterday"
+    find("Name of the run").window().close()
+
+
+def test_selected_runs_are_compared(window, runs, find, workspace, qtbot):
+    tree, view = tree_of(window), window.page("runs").findChild(RunView)
+    qtbot.waitUntil(lambda: len(view.overlay.curves) == 1)
+    assert find("Step").isVisible()
+    tree.topLevelItem(0).setSelected(True)
+    tree.topLevelItem(0).child(0).setSelected(True)
+    qtbot.waitUntil(lambda: len(view.overlay.curves) == 2)
+    table = find("Differences of the selected runs")
+    assert [table.horizontalHeaderItem(place).text() for place in range(2)] == ["yesterday", "slower"]
+    rows = {table.verticalHeaderItem(line).text(): [table.item(line, place).text() for place in range(2)]
+            for line in range(table.rowCount())}  # fmt: skip
+    assert rows["update.learning_rate"] == ["1e-06", "5e-07"] and "loop.steps" not in rows
+    assert rows["Step"] == ["100", "80"] and rows["Accuracy"] == ["50.0 %", "50.0 %"]
+    choose(window, "yesterday")
+    tree.clearSelection()
+    tree.topLevelItem(0).setSelected(True)
+    qtbot.waitUntil(lambda: len(view.overlay.curves) == 1)
+    find("Step").setText("40")
+    qtbot.keyClick(find("Step"), Qt.Key.Key_Return)
+    assert view.overlay._step.value() == 40 and view.overlay._step.isVisible()
+
+
+def test_without_runs_one_thing_can_be_done(window, click, find):
+    window.go("runs")
+    assert find("No runs yet").isVisible()
+    click("Go to the Run page")
+    assert window.page("run").isVisible()

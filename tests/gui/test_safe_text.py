@@ -268,7 +268,7 @@ def test_nothing_is_read_as_mark_up(said):
         ("DisplayRole", "Runs"), ("ToolTipRole", "Runs"),
         ("text", "'Notes'"),
         ("label", "Run details"), ("label", "Tuned model's answer"), ("label", "Base model's answer"),
-        ("DisplayRole", "Notices"), ("DisplayRole", "Worst and best examples"), ("entry", "Run to export"),
+        ("DisplayRole", "Notices"), ("DisplayRole", "Examples"), ("entry", "Run to export"),
         ("action of QMenu",), ("title of MainWindow",), ("label", "State of the run"), ("label", "Run state"),
     ):  # fmt: skip
         assert shown(*words), f"not seen, so not tried: {words}"

@@ -11,6 +11,7 @@ from sparsezo_gui.recipe.rates import usual
 
 PRESET = {preset.title: preset.settings for preset in PRESETS}
 EXACT, HALF = PRESET["Exact gradients"], PRESET["Exact, last half"]
+SUBSPACE = PRESET["Gradient subspace"]
 
 
 def auto(**tables):
@@ -55,6 +56,21 @@ def test_forward_passes_keep_everything_else():
     made = ways.resolved(given)
     assert made.estimator.rule == "two-sided"
     assert made == build({**given.model_dump(), "estimator": {**given.estimator.model_dump(), "rule": "two-sided"}})
+
+
+@pytest.mark.parametrize("tables", [{}, {"objective": {"rule": "accuracy"}}, {"model": {"bits": 8, "compute": "int8"}}])
+def test_forward_passes_go_along_a_gradient_subspace(tables):
+    made = ways.resolved(auto(**tables, estimator={"epsilon": 3e-3}))
+    assert has(made, "mask", SUBSPACE["mask"]) and has(made, "update", SUBSPACE["update"])
+    assert (made.estimator.rule, made.estimator.epsilon) == ("two-sided", 3e-3)
+    kept = ways.resolved(auto(**tables, update={"rule": "sgd", "learning_rate": 0.25}))
+    assert kept.mask == made.mask and (kept.update.rule, kept.update.learning_rate) == ("sgd", 0.25)
+
+
+def test_private_runs_take_no_directions_from_their_examples():
+    private = {"privacy": {"rule": "gaussian"}, "data": {"answers": ["a", "b"]}}
+    made = ways.resolved(auto(**private))
+    assert made == build({**private, "estimator": {"rule": "two-sided"}})
 
 
 @pytest.mark.parametrize(

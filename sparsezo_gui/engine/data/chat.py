@@ -16,7 +16,7 @@ from typing import Any, cast
 from sparsezo_gui.engine.data import columns
 from sparsezo_gui.engine.data.conversations import Conversation, Messages
 from sparsezo_gui.engine.data.template import rendered
-from sparsezo_gui.engine.sandbox import ends, turns
+from sparsezo_gui.engine.sandbox import ends, faults, turns
 from sparsezo_gui.engine.sandbox.ends import Ending
 from sparsezo_gui.engine.sandbox.process import Refused
 from sparsezo_gui.errors import UserError
@@ -135,7 +135,8 @@ def _with_place(place: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{place}: the model's chat template refuses this conversation: {error}.") from error
+        said = str(error) if isinstance(error, Refused) else faults.told(error)
+        raise UserError(f"{place}: the model's chat template refuses this conversation: {said}.") from error
 
 
 @lru_cache(maxsize=4)

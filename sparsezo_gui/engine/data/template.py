@@ -16,8 +16,8 @@ from typing import Any
 from jinja2 import TemplateSyntaxError, nodes
 
 from sparsezo_gui.engine.data.record import Binary
-from sparsezo_gui.engine.sandbox import prompt
-from sparsezo_gui.engine.sandbox.process import Exceeded, sandbox
+from sparsezo_gui.engine.sandbox import faults, prompt
+from sparsezo_gui.engine.sandbox.process import Exceeded, Refused, sandbox
 from sparsezo_gui.engine.sandbox.prompt import FILTERS, METHODS, environment
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.sizes import size
@@ -49,10 +49,10 @@ class Template:
                 _check_node(node)
         except TemplateSyntaxError as error:
             raise UserError(
-                f"{where}, line {error.lineno}: {str(error.message).rstrip('.')}. Write a column as {{{{ column }}}}."
+                f"{where}, line {error.lineno}: {faults.words(error.message)}. Write a column as {{{{ column }}}}."
             ) from error
         except Exception as error:  # the parser itself can fail, for example on deep nesting
-            raise UserError(f"{where}: cannot be parsed ({type(error).__name__}: {error}).") from error
+            raise UserError(f"{where}: too deeply nested, or damaged. Use a simpler template.") from error
         self._shrinks = not any(tree.find_all(_GROWING)) and all(
             node.name in _SHRINKING for node in tree.find_all(nodes.Filter)
         )
@@ -94,7 +94,8 @@ class Template:
         except UserError:
             raise
         except Exception as error:  # any error in a template is reported in the same form
-            raise UserError(f"{self.where}: fails on {place}: {error}.") from error
+            said = str(error) if isinstance(error, Refused) else faults.told(error)
+            raise UserError(f"{self.where}: fails on {place}: {said}.") from error
 
     def _is_small(self, values: dict[str, Any]) -> bool:
         """Whether one row certainly stays far below the limits."""

@@ -35,6 +35,11 @@ class Option:
         return value
 
 
+def entries_bytes(tuned: int, space: Space) -> int:
+    """Bytes of tuned values in 32 bits, with the place of each if the space lists single entries."""
+    return tuned * (8 if space.lists_entries else 4)
+
+
 class ExportFormat(ABC):
     """A format that a step of a run can be exported as: a folder, or a file with ``suffix``. Each option becomes a
     flag of ``sparsezo export``, which formats share if their options have the same name."""
@@ -70,6 +75,11 @@ class ExportFormat(ABC):
         load this format. ``base`` names the base model, ``space`` what was tuned, and ``rank`` that of an adapter, if
         known."""
         return {}
+
+    def size(self, tuned: int, parameters: int, space: Space, options: Mapping[str, str]) -> int:
+        """About how many bytes an export takes, of so many ``tuned`` values of ``space`` in a model of so many
+        ``parameters``; 0 if that is unknown."""
+        return 0
 
     def card(self, out: Path) -> str:
         """The model card in the file ``out``; empty if it has none. Raises `UserError`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,10 @@ class HuggingFace(ExportFormat):
     def serve(self, out: str, base: str, space: Space, rank: int = 0) -> dict[str, str]:
         """See `ExportFormat.serve`."""
         return {"vLLM": shlex.join(["vllm", "serve", out])}
+
+    def size(self, tuned: int, parameters: int, space: Space, options: Mapping[str, str]) -> int:
+        """See `ExportFormat.size`."""
+        return 2 * parameters  # 16 bits
 
     def write(  # type: ignore[override]  # takes its own options by name
         self, session: Session, run: RunFolder, out: Path, accept: bool, weights: str = "original"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsezo_gui.engine.export.form import ExportFormat
+from sparsezo_gui.engine.export.form import ExportFormat, entries_bytes
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.sizes import size
 
@@ -43,6 +43,10 @@ class Overlay(ExportFormat):
         from sparsezo_gui.engine.export.overlay_file import read_overlay
 
         return read_overlay(out).card
+
+    def size(self, tuned: int, parameters: int, space: Space, options: Mapping[str, str]) -> int:
+        """See `ExportFormat.size`."""
+        return entries_bytes(tuned, space)
 
     def write(  # type: ignore[override]  # takes its own options by name
         self, session: Session, run: RunFolder, out: Path, accept: bool

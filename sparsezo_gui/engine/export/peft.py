@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsezo_gui.engine.export.form import ExportFormat
+from sparsezo_gui.engine.export.form import ExportFormat, entries_bytes
 from sparsezo_gui.recipe.events import Notice, Progress
 from sparsezo_gui.sizes import size
 
@@ -52,6 +52,10 @@ class Peft(ExportFormat):
         most = next((str(most) for most in RANKS if most >= rank), str(RANKS[-1])) if rank else "RANK"
         command = shlex.join(["vllm", "serve", base, "--enable-lora", "--max-lora-rank", most])
         return {"vLLM": f"{command} --lora-modules {shlex.quote(f'tuned={out}')}"}
+
+    def size(self, tuned: int, parameters: int, space: Space, options: Mapping[str, str]) -> int:
+        """See `ExportFormat.size`."""
+        return entries_bytes(tuned, space)
 
     def write(  # type: ignore[override]  # takes its own options by name
         self, session: Session, run: RunFolder, out: Path, accept: bool

@@ -20,7 +20,7 @@ from sparsezo_gui.engine.hub.cache import cached_folder, hub_error, model_info
 from sparsezo_gui.engine.hub.refusals import HUB_ERRORS
 from sparsezo_gui.engine.hub.token import token
 from sparsezo_gui.engine.pretrained import kinds
-from sparsezo_gui.engine.pretrained.code import named_type
+from sparsezo_gui.engine.pretrained.code import has_code, named_type
 from sparsezo_gui.engine.pretrained.consent import TrustedCode, permitted, required
 from sparsezo_gui.engine.pretrained.gguf.header import read_gguf
 from sparsezo_gui.engine.pretrained.gguf.stores import OLLAMA, lm_studio_models, ollama_models
@@ -143,7 +143,7 @@ def _title(id: str) -> str:
 def _of_folder(table: ModelTable, folder: Path, kind: str) -> ModelSummary:
     facts: dict[str, Any] = {}
     try:
-        facts["licence"] = licence_of(folder)
+        facts["licence"], facts["code"] = licence_of(folder), folder.is_dir() and has_code(folder)
         code = usable_code(table, folder)
         config = read_config(folder, code)
         facts["architecture"] = (getattr(config, "architectures", None) or [config.model_type])[0]
@@ -170,6 +170,7 @@ def _of_hub(table: ModelTable) -> ModelSummary:
         if what := kinds.of_files(names, kinds.base_of_tags(info.tags)):
             raise UserError(f"'{table.id}' on the Hub {what}")
         folder = _fetch_config(table)
+        facts["code"] = has_code(folder)
         code = usable_code(table, folder)
         config = read_config(folder, code)
         facts["architecture"] = (getattr(config, "architectures", None) or [config.model_type])[0]

@@ -14,7 +14,8 @@ from typing import Any
 
 from sparsezo_gui.engine.locks import is_held
 from sparsezo_gui.engine.log.table import table_of
-from sparsezo_gui.engine.runs.folder import LOCK, open_run
+from sparsezo_gui.engine.runs.folder import open_run
+from sparsezo_gui.engine.runs.preparing import LOCK
 from sparsezo_gui.formats import log_format
 from sparsezo_gui.recipe.events import Progress
 

@@ -42,11 +42,14 @@ def _measured(running: Running, model: Loaded, split: str, base: bool = False, f
         return
     compared = session.base(examples, BATCH)
     with session.original() if base else session.current():
-        found = yield from evaluate(session.model, examples, split, session.recipe.objective, compared)
+        before = () if base or first else running.answers.get(split, ())
+        found = yield from evaluate(session.model, examples, split, session.recipe.objective, compared, before)
+    if base and first is None and any(found.answers):
+        running.answers[split] = found.answers
     step, metric = 0 if base else session.step, task(session.recipe.data.task).metric
     partial = len(examples) < len(whole)
     yield from running.record(e.Evaluation(step, split, found.metrics, _changed(model, split), metric, partial))
-    yield from running.record(e.Examples(step, split, found.best, found.worst))
+    yield from running.record(e.Examples(step, split, found.best, found.worst, found.changed))
 
 
 def _changed(model: Loaded, split: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 
 from sparsezo_gui.engine.data import TaskData
@@ -75,6 +75,7 @@ class Running:
     gradients: GradientWriter | None = field(default=None, init=False)  # None: not or no longer recorded
     watch: Watch = field(init=False)
     base: list[float] = field(default_factory=list, init=False)  # losses of the base model, for the guard
+    answers: dict[str, list[str]] = field(default_factory=dict, init=False)  # of the base model, by split
     guard: Guard | None = field(default=None, init=False)
     rescues: int = field(default=0, init=False)  # automatic rollbacks of this loop
     bad: int = field(default=0, init=False)  # steps in a row without a finite loss
@@ -98,8 +99,16 @@ class Running:
             return self.postponed.popleft()
         return self.commands.get(wait and (self.paused or bool(self.waiting)), None if self.paused else POLL)
 
+    def interrupted(self) -> bool:
+        """Whether the command to end the answer that is being written has come. All that came is postponed."""
+        while not self.commands.empty():
+            self.postponed.append(self.commands.get())
+        return any(isinstance(each, e.StopAnswer) for each in self.postponed)
+
     def record(self, event: e.Event) -> Events:
-        """Writes an event to the run's folder and yields it."""
+        """Writes an event to the run's folder and yields it; notices with their step."""
+        if isinstance(event, e.Notice):
+            event = replace(event, step=self.step)
         yield from self.written(lambda: self.run.record(event))
         yield event
 

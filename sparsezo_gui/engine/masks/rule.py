@@ -165,6 +165,10 @@ class DensityRule(MaskRule):
         sane=(1e-4, 1e-1),
     )
 
+    def share(self, spec: ModelSpec) -> float:
+        """Fraction of the eligible weights of ``spec`` to tune."""
+        return self.density
+
 
 class ScoredRule(DensityRule):
     """A rule that tunes the weights with the highest scores, over the whole model, in each weight, or in its rows."""
@@ -177,7 +181,7 @@ class ScoredRule(DensityRule):
         """See `MaskRule.tuned`."""
         from sparsezo_gui.engine.masks.select import size_of
 
-        return size_of(self.density, self.scope, spec.linears)
+        return size_of(self.share(spec), self.scope, spec.linears)
 
     @abstractmethod
     def scores(
@@ -192,5 +196,5 @@ class ScoredRule(DensityRule):
         """See `MaskRule.find`."""
         from sparsezo_gui.engine.masks.select import Selection
 
-        selection = Selection(self.density, self.scope, model.spec.linears)
+        selection = Selection(self.share(model.spec), self.scope, model.spec.linears)
         return (yield from ranked(self, model, selection, self.scores(model, search, selection)))

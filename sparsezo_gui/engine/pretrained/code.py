@@ -76,6 +76,14 @@ def find_code(table: ModelTable, folder: Path) -> Code | None:
     return Code(table.id, commit, folder, _hash(files), classes, files)
 
 
+def has_code(folder: Path) -> bool:
+    """Whether the model in ``folder`` names code of its own."""
+    try:
+        return bool(_classes(folder))
+    except UserError:
+        return True
+
+
 def named_type(folder: Path) -> str:
     """The model type in config.json in ``folder``; empty if there is none."""
     kind = _settings(folder / "config.json").get("model_type")

@@ -143,9 +143,8 @@ def read_config(folder: Path, code: TrustedCode | None = None) -> PretrainedConf
     if not known and remote and code is None:
         raise UserError(
             f"{path}: the model type '{kind}' needs the Python code that comes with the model. To use it, "
-            "set trust_remote_code = true in [model] (in the window: 'Run code that comes with the model') "
-            "and allow the code when asked; in the terminal, add --trust-remote-code. Or choose "
-            "another model."
+            "set [model] trust_remote_code = true and allow the code when asked; in the terminal, add "
+            "--trust-remote-code. Or choose another model."
         )
     if not known and not remote:
         hint = did_you_mean(kind, CONFIG_MAPPING) if isinstance(kind, str) else ""

@@ -36,7 +36,9 @@ The run folder (version 5)
 ``lock.pid``          used instead on disks without locks: exists while a process, which it names, writes the run
 
 A run folder is created in place by the process with its lock (``train``), or under another name and then renamed (see
-`drafts`). Only its owner can access it.
+`drafts`). In the first case ``lock`` and ``recipe.toml`` come first, and ``run.json`` only before the first step: until
+then the folder is a *start* (see `preparing`), which is listed, and prepared again when it is resumed. It MUST have no
+other files than these and ``mask.safetensors``. Only its owner can access the folder.
 
 Version 4 had no ``gradients.bin``: its exact gradients are not rounded, and are computed again for a replay. Runs
 without ``inputs`` or ``recipe`` are older than these; for a branch with other data than its parent, the first

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import time
 from collections.abc import Iterator
@@ -34,6 +33,8 @@ from sparsezo_gui.engine.files import (
 from sparsezo_gui.engine.locks import Lock, held
 from sparsezo_gui.engine.runs.facts import PREPARED, Facts
 from sparsezo_gui.engine.runs.journal import Header
+from sparsezo_gui.engine.runs.labels import labels_of
+from sparsezo_gui.engine.runs.preparing import LOCK, LOCK_MARKER, MASK, RECIPE, TEMPORARY, is_start
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import Recipe, outcome
 from sparsezo_gui.recipe.events import Event
@@ -43,8 +44,6 @@ LIBRARIES = ("sparsezo-gui", "torch", "transformers", "bitsandbytes", "numpy")
 NOTES = "notes.md"
 BRANCHES = "branches"
 EVENTS = "events.jsonl"
-LOCK, LOCK_MARKER = "lock", "lock.pid"
-TEMPORARY = re.compile(r"\.(probe|.+\.\w{8})")
 DEEPEST = 500  # nested branches
 LARGEST_FACTS, LARGEST_NOTES, LARGEST_EVENTS = 1 << 20, 1 << 24, 1 << 28  # bytes
 LOCK_SECONDS = 0.5  # how long a writer waits: listing the runs takes each lock for a moment
@@ -105,7 +104,7 @@ class RunFolder:
     @property
     def mask(self) -> Path:
         """The path of the mask, which the whole tree shares."""
-        return self.root.path / "mask.safetensors"
+        return self.root.path / MASK
 
     @property
     def start(self) -> int:
@@ -122,7 +121,7 @@ class RunFolder:
     def recipe(self) -> Recipe:
         """The run's recipe. Raises `UserError` if its file was changed since the run started, as only part of it would
         take effect."""
-        path = self.path / "recipe.toml"
+        path = self.path / RECIPE
         recipe = recipes.load(path)
         changed = recipes.differences(self.facts.recipe, recipe) if self.facts.recipe else []
         if changed:
@@ -137,7 +136,12 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """The run's name."""
+        """The run's name: what the user calls it, else its own."""
+        return labels_of(self.path).name or self.own_name
+
+    @property
+    def own_name(self) -> str:
+        """The name that the run was started with."""
         return self.facts.name or self.path.name
 
     @property
@@ -210,7 +214,7 @@ def create(path: Path, recipe: Recipe, facts: dict[str, Any]) -> RunFolder:
         versions={library: version(library) for library in LIBRARIES},
         **{"prepared": PREPARED, **facts, "recipe": recipes.values(recipe)},
     )
-    write_text(path / "recipe.toml", recipes.dump(recipe))
+    write_text(path / RECIPE, recipes.dump(recipe))
     run = _write(path, content)
     for folder in (path.parent, path.parent.parent):  # a branch's parent folder may be new too
         sync(folder)
@@ -231,12 +235,17 @@ def _write(path: Path, facts: Facts) -> RunFolder:
 
 def open_run(path: str | Path) -> RunFolder:
     """The run in a folder, or with that name in the runs folder. Raises `UserError` if there is none."""
+    return open_resolved(find(path))
+
+
+def find(path: str | Path) -> Path:
+    """The folder ``path``, without links, or that of this name in the runs folder. Raises `UserError`."""
     path = Path(path)
     if not path.exists() and (runs_home() / path).is_dir():
         path = runs_home() / path
     if not path.is_dir():
         raise UserError(f"There is no run folder '{path}'. 'sparsezo runs' lists the runs.")
-    return open_resolved(resolved(path))
+    return resolved(path)
 
 
 def open_resolved(path: Path) -> RunFolder:
@@ -245,6 +254,9 @@ def open_resolved(path: Path) -> RunFolder:
         with open_plain(path / "run.json") as file:
             facts = Facts.model_validate_json(file.read(LARGEST_FACTS))
     except FileNotFoundError as error:
+        if is_start(path):
+            resume = shlex.join(["sparsezo", "resume", str(path)])
+            raise UserError(f"{path}: this run has no steps yet. Resume it first: {resume}") from error
         raise UserError(f"{path}: not a run (it has no run.json). Choose a run folder.") from error
     except OSError as error:
         raise UserError(f"{path / 'run.json'}: cannot be read ({error.strerror}).") from error
@@ -254,7 +266,7 @@ def open_resolved(path: Path) -> RunFolder:
         if place == "version":
             raise UserError(f"{path}: a run of an unknown version. Update SparseZO.") from error
         raise UserError(
-            f"{path / 'run.json'}: damaged ({place}: {fault['msg'].lower()}). Restore it from a copy of the run."
+            f"{path / 'run.json'}: damaged ({place}: {recipes.in_words(fault)}). Restore it from a copy of the run."
         ) from error
     return RunFolder(path, facts)
 

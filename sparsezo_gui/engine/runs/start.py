@@ -1,4 +1,4 @@
-"""Starting a run: creates and locks its folder, and removes it again if the start fails."""
+"""Starting a run: creates and locks its folder with the recipe in it, and removes it again if the start fails."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from datetime import datetime
 from pathlib import Path
 
 from sparsezo_gui.engine.drafts import is_old, new_folder
-from sparsezo_gui.engine.files import cannot_write, make_folder, own, sync
+from sparsezo_gui.engine.files import cannot_write, make_folder, own, sync, write_text
 from sparsezo_gui.engine.locks import held
-from sparsezo_gui.engine.runs.folder import LOCK, LOCK_MARKER, TEMPORARY, locked, runs_home
+from sparsezo_gui.engine.runs.folder import locked, runs_home
+from sparsezo_gui.engine.runs.preparing import LOCK, LOCK_MARKER, RECIPE, is_start, may_be_start
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe import Recipe, dump, load
 from sparsezo_gui.untrusted import resolved
-
-OF_START = ("mask.safetensors", "recipe.toml", LOCK, LOCK_MARKER)  # files from before the run exists
 
 
 @contextmanager
 def starting(recipe: Recipe, folder: Path | None = None) -> Iterator[tuple[Path, list[str]]]:
-    """Creates and locks the folder of a new run; yields it and sentences on what its disk does not support.
+    """Creates and locks the folder of a new run, and writes its recipe; yields the folder, and sentences on what its
+    disk does not support.
 
     It is ``folder``, or the recipe's own, or a dated one in the runs folder. If the start fails, its files are removed
-    again. Raises `UserError` if the folder is taken.
+    again; if it is interrupted, they stay, and `restarting` prepares the run again. Raises `UserError` if the folder is
+    taken.
     """
     chosen = folder or (Path(recipe.run.folder) if recipe.run.folder else None)
     try:
@@ -43,13 +44,30 @@ def starting(recipe: Recipe, folder: Path | None = None) -> Iterator[tuple[Path,
             own(path)
             sync(path)  # a lock file on disk marks the other files as ours, not the user's
             try:
+                write_text(path / RECIPE, dump(_named(recipe, path)))
                 yield path, lock.weaker
-            finally:
+            except Exception:
                 lock.forget = _remove_start(path)
+                raise
     finally:
         if made and lock and lock.forget:
             with suppress(OSError):
                 path.rmdir()
+
+
+@contextmanager
+def restarting(path: Path) -> Iterator[tuple[Recipe, list[str]]]:
+    """Locks a start whose preparation was interrupted; yields its recipe, and sentences as `starting` does. Raises
+    `UserError`."""
+    with locked(path) as lock:
+        if not is_start(path):  # by the process that held the lock before
+            raise UserError(f"{path}: was prepared by another window or terminal meanwhile. Resume it again.")
+        yield load(path / RECIPE), lock.weaker
+
+
+def _named(recipe: Recipe, path: Path) -> Recipe:
+    """The recipe with the name that its run gets."""
+    return recipe.model_copy(update={"run": recipe.run.model_copy(update={"name": recipe.run.name or path.name})})
 
 
 def _make(folder: Path) -> tuple[Path, bool]:
@@ -66,25 +84,14 @@ def _make(folder: Path) -> tuple[Path, bool]:
 
 def _refuse_taken(path: Path) -> None:
     """Raises `UserError` if the folder has any files except those that a killed start leaves behind."""
-    if path.is_file() or (path.is_dir() and not _is_start(path)):
+    if path.is_file() or (path.is_dir() and not may_be_start(path)):
         resume = shlex.join(["sparsezo", "resume", str(path)])
         raise UserError(f"{path}: already exists. Choose a new folder, or resume that run: {resume}")
 
 
-def _is_start(path: Path) -> bool:
-    """Whether all files in the folder could be left over from a killed start, which creates its empty lock file
-    first."""
-    names = os.listdir(path)
-    if not names:
-        return True
-    if LOCK not in names or (path / LOCK).stat().st_size:
-        return False
-    return all(name in OF_START or TEMPORARY.fullmatch(name) for name in names)
-
-
 def _remove_start(path: Path) -> bool:
     """Removes all files of a failed start except the lock, which the caller must hold. Returns whether it did."""
-    if not path.is_dir() or not _is_start(path):
+    if not path.is_dir() or not may_be_start(path):
         return False
     for name in set(os.listdir(path)) - {LOCK, LOCK_MARKER}:
         with suppress(OSError):
@@ -93,11 +100,11 @@ def _remove_start(path: Path) -> bool:
 
 
 def sweep_starts(folder: Path) -> None:
-    """Removes failed starts and reserved names that killed processes left in ``folder``."""
+    """Removes reserved names that killed processes left in ``folder``."""
     with suppress(OSError), os.scandir(folder) as entries:
         for path in [Path(entry.path) for entry in entries if is_old(entry)]:
             with suppress(OSError):
-                if not _is_start(path):
+                if is_start(path) or not may_be_start(path):
                     continue
                 if (path / LOCK).exists():
                     with held(path / LOCK) as lock:

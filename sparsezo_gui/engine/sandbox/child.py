@@ -59,7 +59,15 @@ def _worked(work: dict[str, Callable[..., str]], statm: int | None, request: byt
     except MemoryError:
         return MEMORY, b""
     except Exception as error:  # an untrusted file can make its reader raise anything
-        return REFUSED, (str(error).strip() or type(error).__name__).encode("utf-8", "surrogatepass")
+        return REFUSED, _reason(name, error).encode("utf-8", "surrogatepass")
+
+
+def _reason(name: str, error: Exception) -> str:
+    if name == "tokenizer":
+        return str(error).strip() or type(error).__name__
+    from sparsezo_gui.engine.sandbox import faults
+
+    return faults.told(error)
 
 
 def _answer(answers: BinaryIO, how: bytes, text: bytes) -> None:

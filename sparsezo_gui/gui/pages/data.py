@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from PySide6.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
-from PySide6.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLineEdit, QPlainTextEdit, QWidget
+from PySide6.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLineEdit, QWidget
 
 from sparsezo_gui.answers import DataPreview, Task
-from sparsezo_gui.gui import formatting
+from sparsezo_gui.gui import formatting, inputs
+from sparsezo_gui.gui.data_advice import FIXES, about
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import ListTasks, PreviewData
 from sparsezo_gui.gui.theme import GRID
@@ -19,6 +20,7 @@ from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.hub import HubDialog
 from sparsezo_gui.gui.widgets.safe_text import safe_name
 from sparsezo_gui.gui.widgets.table import DataTable
+from sparsezo_gui.gui.widgets.template import TemplateEdit
 from sparsezo_gui.gui.widgets.tokens import TokenView
 from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
@@ -27,7 +29,16 @@ from sparsezo_gui.stages import ONE, Stages
 
 PAGE_SIZE = 50  # rows per page, as in the engine
 LIMITS = ("train", "validation", "test", "max_tokens", "leave_out_gaps", "merge_labels")
-FIXES = {"leave_out_gaps": "Skip these rows", "merge_labels": "Merge these labels"}
+SPLITTING = (
+    "Validation and test rows that do not have files of their own are taken from the training rows, by their content: "
+    "the same rows are always split alike."
+)
+GROUPS = ("Your own data", "Tests with fixed answers", "Tests with written answers")
+
+
+def group_of(task: Task) -> str:
+    """The group of `GROUPS` that a task is listed in."""
+    return GROUPS[0] if not task.paper else GROUPS[1 if task.kind == "choice" else 2]
 
 
 class DataPage(Page):
@@ -40,12 +51,12 @@ class DataPage(Page):
         self._asked: object = None
         self.hub: HubDialog | None = None
         self.setAcceptDrops(True)
-        below = row(self._make_seen(), self._make_figures(), spacing=2 * GRID)
-        below.setStretch(0, 3)
-        below.setStretch(1, 2)
-        self._results = QWidget()
-        self._results.setLayout(below)
-        for part in (self._make_source(), self._make_rows(), self._results):
+        beside = row(self._make_seen(), self._make_template(), spacing=2 * GRID)
+        beside.setStretch(0, 3)
+        beside.setStretch(1, 2)
+        self._seen = QWidget()
+        self._seen.setLayout(beside)
+        for part in (self._make_source(), self._make_rows(), self._seen, *self._make_figures()):
             self.body.addWidget(part)
         self.body.addStretch(1)
         self.body.addLayout(row(None, button("Continue to Method", lambda: self.go_to.emit("method"))))
@@ -99,33 +110,32 @@ class DataPage(Page):
 
     def _make_seen(self) -> QWidget:
         self.tokens = TokenView()
-        self._template = QPlainTextEdit()
-        self._template.setAccessibleName("Prompt template")
-        self._template.setTabChangesFocus(True)
-        self._template.setPlaceholderText("Leave empty for the task's prompt. Write {{ column }} to insert a column.")
-        self._template.setFixedHeight(10 * GRID)
+        return card(
+            label("What the model will see", "heading"),
+            label("The loss covers the bold, underlined tokens; the rest is context.", "hint", wrap=True),
+            self.tokens,
+        )  # fmt: skip
+
+    def _make_template(self) -> QWidget:
+        self._template = TemplateEdit()
+        self._template.typed.connect(lambda text: self._set(template=text))
         self._chats = QCheckBox("Use the model's chat template")
         self._chats.setAccessibleName("Use the model's chat template")
         self._chats.setToolTip(DataSettings.model_fields["chat_template"].description or "")
         self._chats.clicked.connect(lambda wanted: self._set(chat_template=wanted))
-        use = button("Apply template", lambda: self._set(template=self._template.toPlainText()))
-        return card(
-            label("What the model will see", "heading"),
-            label("The loss covers the bold, underlined tokens; the rest is context.", "hint", wrap=True),
-            self.tokens, GRID,
-            label("Prompt template", "heading"), self._template, row(self._chats, None, use),
-        )  # fmt: skip
+        return card(label("Prompt template", "heading"), self._template, self._chats, None)
 
-    def _make_figures(self) -> QWidget:
+    def _make_figures(self) -> tuple[QWidget, QWidget]:
         self.figures = ExampleFigures()
-        self._fields = {name: SettingField(name, DataSettings.model_fields[name]) for name in LIMITS}
+        self._fields = {name: SettingField(name, DataSettings.model_fields[name], "data") for name in LIMITS}
         limits = QGridLayout()
         limits.setHorizontalSpacing(2 * GRID)
         for index, field in enumerate(self._fields.values()):
             field.edited.connect(self._limit)
-            limits.addWidget(field, index // 2, index % 2)
-            limits.setColumnStretch(index % 2, 1)
-        return card(self.figures, GRID, label("Examples to use", "heading"), limits, None)
+            limits.addWidget(field, index // 4, index % 4)
+            limits.setColumnStretch(index % 4, 1)
+        self._results = card(self.figures)
+        return self._results, card(label("Examples to use", "heading"), label(SPLITTING, "hint", wrap=True), limits)
 
     # User actions
 
@@ -204,10 +214,10 @@ class DataPage(Page):
     def _fill_tasks(self) -> None:
         tasks = self._tasks()
         current = self._workspace.recipe.data.task
-        items = [(task.title, task.name) for task in tasks]
-        if current not in [name for _, name in items]:
-            items.insert(0, (safe_name(current), current))
-        self._task.fill(items, current)
+        groups = {title: [(task.title, task.name) for task in tasks if group_of(task) == title] for title in GROUPS}
+        if current not in [task.name for task in tasks]:
+            groups = {"": [(safe_name(current), current)], **groups}
+        self._task.fill_groups(groups, current)
         self._show_chat_template()
 
     def _refresh(self) -> None:
@@ -215,9 +225,10 @@ class DataPage(Page):
         self._source.setText(data.source)
         self._source.setModified(False)
         self._task.choose(data.task)
-        if self._template.toPlainText() != data.template:
-            self._template.setPlainText(data.template)
+        self._template.show_template(data.template)
         self._show_chat_template()
+        if self._workspace.preview_answer is None:
+            self._show()  # at once, not when the engine has read the other data
         for name, field in self._fields.items():
             if not self._workspace.faults.of("data", name):
                 field.set_value(getattr(data, name))
@@ -232,25 +243,32 @@ class DataPage(Page):
 
     def _mapping(self) -> dict[str, str]:
         """Column for each prompt field: from the recipe, else as detected."""
-        preview = self._workspace.of(PreviewData).answer
+        preview = self._workspace.preview_answer
         return {**(preview.columns_of if preview else {}), **self._workspace.recipe.data.columns}
 
     def _show(self) -> None:
         workspace = self._workspace
-        if progress := workspace.of(PreviewData).progress:
+        progress = workspace.of(PreviewData).progress
+        if progress and workspace.preview_answer is not None:
             self._rows.setText(formatting.progress(progress, self._stages.at(progress)))
             return
-        preview, problem = workspace.of(PreviewData).answer, workspace.of(PreviewData).problem
-        shown = preview if problem is None else None
-        fault = problem.message if problem else preview.problem if preview else ""
-        self._fault.setVisible(bool(fault))
-        self._fault.setText(in_form_words(fault))
-        self._results.setVisible(shown is not None)
-        self._rows_card.setVisible(problem is None)
-        self._show_banner(shown, problem)
+        shown, problem = workspace.preview_answer, workspace.of(PreviewData).problem
+        fault = in_form_words(problem.message if problem else shown.problem if shown else "")
+        of_template = fault.startswith("Prompt template")
+        if of_template and inputs.same_data(workspace.of(PreviewData).answered_request, workspace.recipe):
+            shown = workspace.of(PreviewData).answer  # what it was before stays in sight
+        self._template.show_fault(fault.removeprefix("Prompt template").lstrip(",: ") if of_template else "")
+        self._fault.setVisible(bool(fault) and not of_template)
+        self._fault.setText(fault)
+        for part in (self._seen, self._results):
+            part.setVisible(shown is not None)
+        self._rows_card.setVisible(problem is None or of_template)
+        self._show_banner(shown, None if of_template else problem)
         if shown is None:
             loaded = workspace.engine_state == "ready"
             waiting = "Reading the data…" if loaded else "Rows appear once the engine is loaded."
+            if progress:
+                waiting = formatting.progress(progress, self._stages.at(progress))
             self._rows.setText("" if problem else waiting)
             self._totals.setText("")
             self.table.show_page((), (), 0, (), {})
@@ -271,28 +289,10 @@ class DataPage(Page):
         self.figures.show_preview(shown, workspace.recipe.data.max_tokens)
 
     def _show_banner(self, preview: DataPreview | None, problem: Problem | None) -> None:
-        """Bugs, else a suggested mapping, else notices; other problems are shown below the source."""
+        """Bugs, else what is worth knowing about the data; other problems are shown where they are."""
         if problem is not None or preview is None:
             self.banner.track(problem if problem and problem.is_bug else None)
-        elif preview.suggestion:
-            said = " and ".join(f"column '{name}' as {part}" for part, name in preview.suggestion.items())
-            columns = {**self._workspace.recipe.data.columns, **preview.suggestion}
-            self.banner.track(
-                Problem(f"Some prompt fields have no column yet. Suggested: {said}."), "info",
-                ("Use suggestion", lambda: self._set(columns=columns)),
-            )  # fmt: skip
-        else:
-            self._show_notices(preview)
-
-    def _show_notices(self, preview: DataPreview) -> None:
-        """An unusable tokenizer, missing values, and the notices of a run, with a button that fixes the problem."""
-        sentences = ["Some rows are incomplete; see below."] if preview.problem and preview.offer else []
-        sentences += [notice.text for notice in preview.notices]
-        if preview.tokenizer_problem:
-            why = preview.tokenizer_problem.split("\n")[0]  # the Model page shows all of it
-            sentences.insert(0, f"Tokens cannot be shown. {why}")
-        warns = preview.problem or preview.tokenizer_problem or any(n.level == "warning" for n in preview.notices)
-        offer, mark = preview.offer, "• " if len(sentences) > 1 else ""
-        action = (FIXES[offer], lambda: self._set(**{offer: True})) if offer else None
-        text = "\n".join(f"{mark}{each}" for each in sentences)
-        self.banner.track(Problem(text) if sentences else None, "warning" if warns else "info", action)
+            return
+        told = about(preview, self._workspace.recipe.data, self._tasks())
+        action = (told.button, lambda: self._set(**told.sets)) if told.button else None
+        self.banner.track(Problem(told.text) if told.text else None, told.level, action)

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLineEdit, QWidget
 
-from sparsezo_gui.answers import Exported, Pushed, RunSummary
+from sparsezo_gui.answers import Exported, RunSummary
 from sparsezo_gui.formats import default_export, export_formats
 from sparsezo_gui.gui import formatting
-from sparsezo_gui.gui.formatting import count, file_name
+from sparsezo_gui.gui.formatting import file_name
 from sparsezo_gui.gui.hub_requests import PushExport
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.run_requests import ExportRun, ListRuns
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, ProgressBar, button, card, column, label, row
+from sparsezo_gui.gui.widgets.export_result import ExportResult
 from sparsezo_gui.gui.widgets.fields import Combo, ComboGroup, RadioGroup
+from sparsezo_gui.gui.widgets.format_cards import FormatCards
 from sparsezo_gui.gui.widgets.safe_text import safe_name, safe_sentence
 from sparsezo_gui.gui.widgets.steps import StepSlider
 from sparsezo_gui.gui.wording import in_form_words
@@ -38,6 +40,9 @@ FIELD_TOP, BUTTON_TOP = 8, 3  # pixels from the top of a field or radio button t
 class ExportPage(Page):
     """Run, step, format and target; then a button, progress, and the result of the check."""
 
+    widest = 1100
+    floating = True
+
     def __init__(self, workspace: Workspace) -> None:
         super().__init__("Export", "Export any step of a run. Each export is checked after it is written.")
         self._workspace = workspace
@@ -46,16 +51,20 @@ class ExportPage(Page):
         self.body.addWidget(self._make_form())
         self._bar = ProgressBar("Export progress")
         self.body.addWidget(self._bar)
-        self._said = label("", wrap=True, name="Export result")
+        self._said = label("", wrap=True, name="Export progress in words")
+        self._result = ExportResult(workspace)
+        self._result.deleted.connect(self._suggest)
         self._cancel = button("Cancel", self._stop, name="Cancel export")
         self._go = button("Export", lambda: self._export(), role="primary", image="export", name="Export now")
         said = row(self._said, self._cancel, self._go)
         said.setStretch(0, 1)
         self.body.addLayout(said)
+        self.body.addWidget(self._result)
         self.body.addStretch(1)
         workspace.on(ListRuns, call=self._fill)
         workspace.on(ExportRun, PushExport, call=self._show)
         workspace.of(ExportRun).answered.connect(lambda _, exported: self._push_export(exported))
+        workspace.of(ExportRun).answered.connect(lambda *_: self._out.setModified(False))
         workspace.of(ExportRun).answered.connect(lambda *_: self._suggest())  # the last name is taken now
         for signal in (workspace.run.changed, workspace.blocker_changed):
             signal.connect(self._show)
@@ -67,7 +76,7 @@ class ExportPage(Page):
         refresh = button("Refresh", self._workspace.run.list_runs, name="Refresh the list of runs")
         self._step = StepSlider("Step to export")
         self._forms = export_formats()
-        self._format = RadioGroup({name: (form.title, form.help) for name, form in self._forms.items()})
+        self._format = FormatCards(self._forms)
         self._format.changed.connect(self._suggest)
         self._options = {
             (name, option.name): (label(option.title, "heading"), _choices(option))
@@ -75,7 +84,6 @@ class ExportPage(Page):
         }  # fmt: skip
         for _, choices in self._options.values():
             choices.changed.connect(self._suggest)
-        self._opens = label("", "hint", wrap=True, name="Opens in")
         self._serve = label("", "hint", wrap=True, name="Serve with")
         format_title, out_title = label("Format", "heading"), label("To", "heading")
         self._out = QLineEdit()
@@ -100,7 +108,7 @@ class ExportPage(Page):
             (label("Run", "heading"), row(self._run, refresh)),
             (label("Step", "heading"), row(self._step)),
             (format_title, row(self._format)), *((title, row(choices)) for title, choices in self._options.values()),
-            (out_title, column(row(self._out, self._browse), self._opens, self._serve, spacing=2)),
+            (out_title, column(row(self._out, self._browse), self._serve, spacing=2)),
             (label("Hub", "heading"), row(self._push, self._name, self._seen)),
         )  # fmt: skip
         for line, (title, part) in enumerate(entries):
@@ -143,26 +151,37 @@ class ExportPage(Page):
 
     def _suggest(self) -> None:
         chosen = self._format.value()
+        run = self._chosen()
+        if run is not None and run.parameters:
+            facts = run.tuned, run.parameters, SPACES[run.space]
+            options = self._chosen_options()
+            self._format.show_sizes({name: form.size(*facts, options) for name, form in self._forms.items()})
         for (form, _), parts in self._options.items():
             for part in parts:
                 part.setVisible(form == chosen)
-        self._opens.setText(f"Opens in {self._forms[chosen].opens}.")
-        run = self._chosen()
         if run is not None and not self._out.isModified():
             self._out.setText(str(free(self._place(run.name, self._forms[chosen]))))
         self._show_serving()
 
     def _show_serving(self) -> None:
         """The commands that serve the export, where it will be."""
-        run, form, out = self._chosen(), self._forms[self._format.value()], self._out.text().strip()
-        commands = form.serve(out, run.model, SPACES[run.space]) if run is not None else {}
+        commands = self._serving(self._out.text().strip())
         self._serve.setText("\n".join(safe_sentence(f"{name}: {command}") for name, command in commands.items()))
         self._serve.setVisible(bool(commands))
+
+    def _serving(self, out: str) -> dict[str, str]:
+        run, form = self._chosen(), self._forms[self._format.value()]
+        return form.serve(out, run.model, SPACES[run.space]) if run is not None else {}
 
     def _place(self, run: str, form: ExportFormat) -> Path:
         """Where an export of ``run`` goes, unless the user decides otherwise."""
         name = file_name(run).replace(" ", "-") or "model"
-        return form.place(name, **self._chosen_options()) or Path.home() / f"{name}-tuned{form.suffix}"
+        return form.place(name, **self._chosen_options()) or self._folder() / f"{name}-tuned{form.suffix}"
+
+    def _folder(self) -> Path:
+        """Where the last export went, else the user's folder."""
+        last = Path(str(self._workspace.store.value("export_folder", "", str)) or Path.home())
+        return last if last.is_dir() else Path.home()
 
     def _chosen_options(self) -> dict[str, str]:
         """The options of the chosen format."""
@@ -175,7 +194,7 @@ class ExportPage(Page):
             pattern = f"{form.title} (*{form.suffix})"
             path, _ = QFileDialog.getSaveFileName(self, "Export to", self._out.text(), pattern)
         else:
-            path = QFileDialog.getExistingDirectory(self, "Export to an empty folder", str(Path.home()))
+            path = QFileDialog.getExistingDirectory(self, "Export to an empty folder", str(self._folder()))
         if path:
             self._out.setText(path)
             self._out.setModified(True)
@@ -189,6 +208,8 @@ class ExportPage(Page):
         self._workspace.of(PushExport).forget()
         form = self._format.value()
         target, options = Path(out).expanduser(), self._chosen_options()
+        if self._out.isModified():
+            self._workspace.store.setValue("export_folder", str(target.parent))
         self._workspace.ask(ExportRun(Path(run.path), form, target, self._step.value(), options, accept))
         self._show()
 
@@ -235,7 +256,8 @@ class ExportPage(Page):
         elif run is None:
             self._said.setText("No run has completed a step yet. Start one on the Run page.")
         else:
-            self._said.setText(_result(export.answer, push.answer) if export.answer is not None else "")
+            self._said.setText("")
+        self._result.show_export(export.answer if not busy else None, push.answer, self._serving)
 
     def _show_banner(self) -> None:
         problem, notices = (
@@ -258,12 +280,3 @@ def _choices(option: Option) -> RadioGroup | ComboGroup:
 def _line(run: RunSummary) -> str:
     state, created = STATES.get(run.state, run.state).lower(), run.created[:16].replace("T", " ")
     return f"{run.name} · {state}, step {run.step} of {run.steps} · {created}"
-
-
-def _result(exported: Exported, pushed: Pushed | None) -> str:
-    """The result of the last export in sentences."""
-    told = [f"Step {count(exported.step)} exported and checked.", *exported.notes]
-    if pushed is not None:
-        seen = "only you can see it" if pushed.private else "everybody can see it"
-        told.append(f"Uploaded to {pushed.address}; {seen}.")
-    return " ".join(told)

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QMouseEvent
-from PySide6.QtWidgets import QButtonGroup, QFrame, QGridLayout, QRadioButton, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QButtonGroup,
+    QFrame,
+    QGridLayout,
+    QRadioButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from sparsezo_gui.gui.advice import MAX_SENTENCES, advice
+from sparsezo_gui.gui.help import PLACE, show_help
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import (
     CompareWays,
@@ -20,7 +29,7 @@ from sparsezo_gui.gui.requests import (
     ReadModel,
 )
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import Page, Part, button, card, clear, column, label, restyle, row
+from sparsezo_gui.gui.widgets.basic import Button, Page, Part, button, card, clear, column, label, restyle, row
 from sparsezo_gui.gui.widgets.compare import WaysCard
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.mask import MaskCard
@@ -40,29 +49,34 @@ class MethodPage(Page):
     """The form is rebuilt when a rule changes, because each rule has its own fields."""
 
     def __init__(self, workspace: Workspace) -> None:
-        super().__init__("Method", "Choose a goal to fill in the settings below. The defaults are a good start.")
+        super().__init__("Method", "Choose a way to tune. The defaults are a good start.")
         self._workspace = workspace
         self._fields: dict[tuple[str, str], SettingField] = {}
         self._rules: dict[str, Combo] = {}
         self._shown: tuple[str, ...] = ()
-        self._before: dict[str, Any] = {}
-        """Model and method from before a preset with bits of its own."""
         self._group = QButtonGroup(self)
         presets = QGridLayout()
         presets.setSpacing(GRID)
         for index, preset in enumerate(PRESETS):
             choice = PresetCard(preset.title, preset.goal)
-            choice.radio.clicked.connect(lambda _=False, preset=preset: self._apply(preset.settings))
+            choice.radio.clicked.connect(lambda _=False, preset=preset: self._take(workspace.use_preset(preset)))
             self._group.addButton(choice.radio, index)
             presets.addWidget(choice, *divmod(index, PRESETS_IN_A_ROW))
             presets.setColumnStretch(index % PRESETS_IN_A_ROW, 1)
-        self.body.addLayout(presets)
-        self.body.addWidget(WaysCard(workspace, self._apply))
-        self._own = label("Custom settings; choosing a goal replaces them.", "hint")
+        self._presets = QWidget()
+        self._presets.setLayout(presets)
+        self._presets.hide()
+        self._methods = button("More methods", lambda: self._toggle(self._presets, self._methods, "more methods"),
+                               role="flat", image="chevron-right", name="Show more methods")  # fmt: skip
+        self.body.addWidget(WaysCard(workspace, lambda tables: self._take(workspace.change_all(tables))))
+        self.body.addWidget(self._methods, 0, Qt.AlignmentFlag.AlignLeft)
+        self.body.addWidget(self._presets)
+        self._own = label("Custom settings; choosing a method replaces them.", "hint")
         self._basic = QGridLayout()
         self._advanced = QVBoxLayout()
         self._advanced.setSpacing(3 * GRID)
-        self._more = button("Advanced", self._toggle, role="flat", image="chevron-right", name="Show advanced settings")
+        self._more = button("Advanced", lambda: self._toggle(self._panel, self._more, "advanced settings"), role="flat",
+                            image="chevron-right", name="Show advanced settings")  # fmt: skip
         self._panel = card(self._advanced)
         self._panel.hide()
         self._advice = [label("", "dim", wrap=True, name="Advice") for _ in range(MAX_SENTENCES)]
@@ -93,23 +107,14 @@ class MethodPage(Page):
             part.setVisible(bool(sentence))
         self._worth.setVisible(bool(sentences))
 
-    def _toggle(self) -> None:
-        shown = self._panel.isHidden()
-        self._panel.setVisible(shown)
-        self._more.set_image("chevron-down" if shown else "chevron-right")
-        self._more.setAccessibleName("Hide advanced settings" if shown else "Show advanced settings")
+    def _toggle(self, part: QWidget, switch: Button, what: str) -> None:
+        shown = part.isHidden()
+        part.setVisible(shown)
+        switch.set_image("chevron-down" if shown else "chevron-right")
+        switch.setAccessibleName(f"{'Hide' if shown else 'Show'} {what}")
 
-    def _apply(self, settings: dict[str, dict[str, Any]]) -> None:
-        workspace, recipe = self._workspace, self._workspace.recipe
-        if self._before and (recipe.model.bits >= 16 or not recipe.estimator.perturbations(1)):
-            workspace.change_all(self._before)
-        tables = workspace.recipe.model_dump(mode="json", include={"model": {"bits", "compute"}, "mask": True,
-                                                                   "estimator": True, "update": True})  # fmt: skip
-        if recipe.privacy.private:  # whose training examples a search for the rate would reveal
-            settings = {**settings, "update": {**settings["update"], "find_rate": False}}
-        fault = workspace.change_all(settings)
-        own = not fault and "model" in settings
-        self._before = tables if own else {}
+    def _take(self, fault: str) -> None:
+        """A preset or a way was taken, or refused for a reason."""
         if fault:
             self.banner.show_problem(Problem(fault))
         else:
@@ -147,10 +152,11 @@ class MethodPage(Page):
             for name, info in type(values).model_fields.items():
                 if name == "rule":
                     continue
-                field = self._fields[table, name] = SettingField(name, info)
+                field = self._fields[table, name] = SettingField(name, info, table, getattr(values, "rule", ""))
                 field.edited.connect(lambda name, value, table=table: self._edited(table, name, value))
                 (basic if shown(info).basic else rest).append(field)
             self._advanced.addWidget(self._section(table, values, rest))
+        basic.sort(key=lambda field: field.name != "steps")  # what people change first
         for index, field in enumerate(basic):
             self._basic.addWidget(field, index // COLUMNS, index % COLUMNS)
 
@@ -162,8 +168,11 @@ class MethodPage(Page):
             combo.fill([(registry[rule].title, rule) for rule in registry], values.rule)
             combo.currentIndexChanged.connect(lambda: self._edited(table, "rule", combo.currentData()))
             combo.setMinimumWidth(30 * GRID)
-            paper = f" ({values.paper})" if values.paper else ""
-            parts += [row(combo, None), label(values.summary() + paper, "hint", wrap=True)]
+            combo.setProperty(PLACE, f"reference/methods.md#{table}")
+            about = button("", lambda: show_help(combo), role="info", image="info", name=f"About {values.title}",
+                           tip="Formula and source, in the help")  # fmt: skip
+            about.setIconSize(QSize(14, 14))
+            parts += [row(combo, about, None), label(values.summary(), "hint", wrap=True)]
         if fields:
             grid = _grid(QGridLayout())
             for index, field in enumerate(fields):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QListWidget, QListWidgetItem, QTabWidget, QWidget
+from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QListWidgetItem, QTabWidget, QWidget
 
 from sparsezo_gui import resources
 from sparsezo_gui.answers import ModelSummary
 from sparsezo_gui.gui.formatting import count, size
 from sparsezo_gui.gui.hub_requests import RemoveDownload
+from sparsezo_gui.gui.model_entries import KINDS, entry_of, recent_models, remember
 from sparsezo_gui.gui.problems import Problem
+from sparsezo_gui.gui.recommended import in_order, recommended
 from sparsezo_gui.gui.requests import CheckComputer, CheckFits, EstimateMemory, ListModels, MeasureMemory, ReadModel
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, badge, button, card, clear, column, label, restyle, row
@@ -20,7 +22,9 @@ from sparsezo_gui.gui.widgets.dialogs import Confirmation
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.hub import DownloadBar, HubSearch
 from sparsezo_gui.gui.widgets.memory import verdict_of
-from sparsezo_gui.gui.widgets.safe_text import safe_name, safe_sentence, tooltip
+from sparsezo_gui.gui.widgets.model_list import ID, Entry, ModelList
+from sparsezo_gui.gui.widgets.safe_text import safe_name
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.recipe import ModelTable
 
@@ -30,9 +34,6 @@ BITS = [
 ]  # fmt: skip
 """Title and value: the bits, and the compute type unless the device decides."""
 DEVICES = [("Automatic", "auto"), ("CPU", "cpu"), ("CUDA GPU", "cuda")]
-KINDS = {"bundled": "bundled", "cache": "downloaded", "folder": "folder", "file": "GGUF file", "ollama": "in Ollama",
-         "lmstudio": "in LM Studio", "hub": "on the Hub", "run": "your run", "adapter": "adapter",
-         "overlay": "overlay file"}  # fmt: skip
 
 
 class ModelPage(Page):
@@ -41,13 +42,11 @@ class ModelPage(Page):
     def __init__(self, workspace: Workspace) -> None:
         super().__init__("Model", "Choose the model to tune. Its files are never changed.")
         self._workspace = workspace
-        self.list = QListWidget()
-        self.list.setAccessibleName("Models on this computer")
-        self.list.setMinimumHeight(24 * GRID)
-        self.list.setMinimumWidth(36 * GRID)
-        # Not the current item, which moves with the focus: only a click or Enter chooses.
-        self.list.itemClicked.connect(self._chosen)
-        self.list.itemActivated.connect(self._chosen)
+        self.list = ModelList("Models on this computer")
+        self.offered = ModelList("Recommended models")
+        for each in (self.list, self.offered):
+            each.itemClicked.connect(self._chosen)
+            each.itemActivated.connect(self._chosen)
         self._empty = label("", "dim", wrap=True)
         left = self._make_choice()
 
@@ -63,8 +62,8 @@ class ModelPage(Page):
         self._bits.currentIndexChanged.connect(self._set_precision)
         self._device = Combo("Device")
         self._device.currentIndexChanged.connect(lambda: self._set(device=self._device.currentData()))
-        self._revision = SettingField("revision", ModelTable.model_fields["revision"])
-        self._trust = SettingField("trust_remote_code", ModelTable.model_fields["trust_remote_code"])
+        self._revision = SettingField("revision", ModelTable.model_fields["revision"], "model")
+        self._trust = SettingField("trust_remote_code", ModelTable.model_fields["trust_remote_code"], "model")
         for field in (self._revision, self._trust):
             field.edited.connect(lambda name, value: self._set(**{name: value}))
         head = row(self._title, self._badge)
@@ -89,6 +88,7 @@ class ModelPage(Page):
         workspace.of(RemoveDownload).answered.connect(lambda *_: self._reload())
         workspace.blocker_changed.connect(self._show_delete)
         workspace.on(EstimateMemory, MeasureMemory, call=self._show_badge)
+        workspace.on(EstimateMemory, call=self._offer)
         workspace.recipe_changed.connect(self._refresh)
         self._refresh()
 
@@ -103,6 +103,8 @@ class ModelPage(Page):
         browse = button("Folder…", self._browse, image="folder", name="Choose a model folder")
         self._delete = button("Delete…", self._ask_delete, name="Delete the selected model",
                               tip="Removes a downloaded model from this computer.")  # fmt: skip
+        self._get = button("Download", lambda: self.downloads.start(workspace.recipe.model.id), image="download",
+                           name="Download the selected model")  # fmt: skip
         below = row(self._empty, None, self._delete)
         below.setStretch(0, 99)
         here = QWidget()
@@ -113,8 +115,14 @@ class ModelPage(Page):
         tabs = QTabWidget()
         tabs.setAccessibleName("Where to look for models")
         tabs.setDocumentMode(True)
-        tabs.addTab(here, "On this computer")
-        tabs.addTab(self.hub, "On the Hub")
+        offered = QWidget()
+        ask = "Small open models of the Hub. Those that fit this computer come first."
+        note = row(label(ask, "hint", wrap=True), self._get)
+        note.setStretch(0, 1)
+        offered.setLayout(column(self.offered, note))
+        tabs.addTab(here, "This computer")
+        tabs.addTab(offered, "Recommended")
+        tabs.addTab(self.hub, "Hub")
         self.downloads.finished.connect(lambda _: self._reload())
         self.downloads.finished.connect(lambda _: tabs.setCurrentIndex(0))
         return card(tabs, self.downloads)
@@ -122,7 +130,7 @@ class ModelPage(Page):
     def _reload(self) -> None:
         """Lists the models again, and asks again about the recipe's."""
         self._workspace.ask(ListModels())
-        self._workspace.set_recipe(self._workspace.recipe, self._workspace.recipe_path)
+        self._workspace.look_again()
 
     def _ask_delete(self) -> None:
         if model := self._downloaded():
@@ -142,57 +150,60 @@ class ModelPage(Page):
         self._say(self._workspace.change("model", **values))
 
     def _say(self, problem: str) -> None:
-        self._problem.setText(problem)
+        self._problem.setText(in_form_words(problem))
         self._problem.setVisible(bool(problem))
 
     def _fill(self) -> None:
-        workspace = self._workspace
+        workspace, used = self._workspace, self._workspace.recipe.model.id
         models = workspace.of(ListModels).answer
-        self.list.clear()
-        if models is None:
-            # The bundled models are known before the engine answers.
-            entries = [(name, f"{name}\nbundled", "") for name in resources.BUNDLED_MODELS]
-        else:
-            fits = workspace.of(CheckFits).answer or {}
-            entries = [(m.id, f"{safe_name(m.title or m.id)}\n{_line(m, fits.get(m.id))}", m.problem) for m in models]
-        found, used = len(entries), workspace.recipe.model.id
-        if used not in [identity for identity, *_ in entries]:
-            entries.insert(0, (used, f"{safe_name(used)}\nin use", ""))
-        for identity, text, problem in entries:
-            item = QListWidgetItem(text)
-            item.setData(Qt.ItemDataRole.UserRole, identity)
-            item.setToolTip(tooltip(problem or safe_name(identity)))
-            if problem:
-                item.setText(f"{text}\nCannot be used: {safe_sentence(problem)}")
-            self.list.addItem(item)
+        fits = workspace.of(CheckFits).answer or {}
+        # The bundled models are known before the engine answers.
+        entries = [
+            entry_of(m, fits.get(m.id, ""))
+            for m in models or [ModelSummary(name, name, "bundled") for name in resources.BUNDLED_MODELS]
+        ]
+        found, known = len(entries), {entry.id for entry in entries}
+        recent = [Entry(id, Path(id).name, "folder, used recently", "folder") for id in recent_models(workspace.store)]
+        entries += [entry for entry in recent if entry.id not in known]
+        if used not in {entry.id for entry in entries}:
+            entries.insert(0, Entry(used, used, "in use", "model"))
+        self.list.show_entries(entries, used)
         waiting = models is None and workspace.of(ListModels).problem is None
         self._empty.setVisible(waiting or found <= 1)
         self._empty.setText(
             "Looking for models on this computer…"
             if waiting
-            else "No other models here yet. Look for one on the Hub, or choose a folder."
+            else "No other models here yet. Look at the recommended ones or on the Hub, or choose a folder."
         )
-        self._select()
+        self._offer()
 
-    def _select(self) -> None:
-        """Selects the model in use."""
-        wanted = self._workspace.recipe.model.id
-        rows = (row for row in range(self.list.count()) if self.list.item(row).data(Qt.ItemDataRole.UserRole) == wanted)
-        self.list.setCurrentRow(next(rows, -1))
+    def _offer(self) -> None:
+        """The recommended models, those that fit first."""
+        memory, models = self._workspace.of(EstimateMemory).answer, self._workspace.of(ListModels).answer or []
+        here = {model.id for model in models}
+        ordered = in_order(memory.available) if memory else [(each, "") for each in recommended()]
+        self.offered.show_entries([
+            Entry(each.id, each.id.split("/")[1], f"{count(each.parameters)} · {size(each.bytes)} · {each.family} · "
+                  f"{each.licence}{' · downloaded' if each.id in here else ''}", "model" if each.id in here else
+                  "download", *(verdict_of(verdict) if verdict else ("", "")))
+            for each, verdict in ordered
+        ], self._workspace.recipe.model.id)  # fmt: skip
 
     def _chosen(self, item: QListWidgetItem) -> None:
-        wanted = item.data(Qt.ItemDataRole.UserRole)
+        wanted = item.data(ID)
         if wanted != self._workspace.recipe.model.id:
             self._set(id=wanted, revision="main", trust_remote_code=False)
 
     def _typed(self) -> None:
         if text := self._id.text().strip():
+            remember(self._workspace.store, text)
             self._set(id=text, trust_remote_code=False)
 
     def _browse(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Choose a model folder")
         if folder:
             self._id.setText(folder)
+            remember(self._workspace.store, folder)
             self._set(id=folder, trust_remote_code=False)
 
     def _set_precision(self) -> None:
@@ -223,6 +234,9 @@ class ModelPage(Page):
         else:
             self._show_computer()
         self._show_delete()
+        self._revision.setVisible(not summary or summary.kind in ("cache", "hub"))
+        needs = bool(problem and problem.code) or bool(summary and summary.code)
+        self._trust.setVisible(needs or model.trust_remote_code)
         if problem is None and summary is None:
             self._facts.addWidget(label("Details appear once the engine is loaded.", "dim"), 0, 0)
         elif problem is None and summary is not None:
@@ -240,8 +254,13 @@ class ModelPage(Page):
         self.banner.track(told, "warning", copy)
 
     def _show_delete(self) -> None:
+        blocker, models = self._workspace.blocker, self._workspace.of(ListModels).answer or []
         self._delete.setVisible(self._downloaded() is not None)
-        self._delete.setEnabled(not self._workspace.blocker)
+        self._delete.setEnabled(not blocker)
+        here, used = {model.id for model in models}, self._workspace.recipe.model.id
+        self._get.setEnabled(not blocker and self.downloads.free and used not in here and used in
+                             {each.id for each in recommended()})  # fmt: skip
+        self._get.setToolTip(blocker)
 
     def _show_badge(self) -> None:
         estimate = self._workspace.memory
@@ -252,16 +271,9 @@ class ModelPage(Page):
             restyle(self._badge, level=level)
 
 
-def _line(model: ModelSummary, verdict: str | None) -> str:
-    parts = [count(model.parameters) if model.parameters else "", size(model.bytes) if model.bytes else "",
-             KINDS.get(model.kind, model.kind or ""),
-             verdict_of(verdict)[0] if verdict else ""]  # fmt: skip
-    return " · ".join(part for part in parts if part)
-
-
 def _facts(model: ModelSummary) -> list[tuple[str, str]]:
     facts = [
-        ("Architecture", model.architecture), ("Parameters", count(model.parameters) if model.parameters else ""),
+        ("Family", model.family), ("Parameters", count(model.parameters) if model.parameters else ""),
         ("Files", size(model.bytes) if model.bytes else ""), ("Licence", model.licence or "not stated"),
         ("Source", KINDS.get(model.kind, model.kind or "")),
         ("Access", "gated: accept the terms on the Hub first" if model.gated else ""),

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from PySide6.QtCore import QTimer
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QCheckBox, QFileDialog, QLayout, QSizePolicy, QStackedWidget, QWidget
+from PySide6.QtWidgets import QLayout, QSizePolicy, QStackedWidget, QWidget
 
 from sparsezo_gui.gui import formatting
-from sparsezo_gui.gui.plots.board import EXTRA_PLOTS, Board
-from sparsezo_gui.gui.problems import Problem, explain
+from sparsezo_gui.gui.plots.board import Board
+from sparsezo_gui.gui.plots.controls import PlotControls
+from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import WAITING
-from sparsezo_gui.gui.theme import GRID, theme
+from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, ProgressBar, button, card, column, label, row
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
-from sparsezo_gui.gui.widgets.fields import Combo
 from sparsezo_gui.gui.widgets.outlook import Outlook
-from sparsezo_gui.gui.widgets.results import ExampleList, Metrics, NoticeList
+from sparsezo_gui.gui.widgets.results import Results
+from sparsezo_gui.gui.widgets.sides import Sides
+from sparsezo_gui.gui.widgets.summary import Summary
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.events import Ask, Command, EvaluateNow, Pause, Release, Resume, SetRate, Stop
 
 TICK_MS = 100  # shortest interval between two redraws
 SHARE = 0.08  # of one processor core for drawing: with two cores, every percent of it slows the training
-LEGEND = "Pale: loss per step. Strong: smoothed. Dots: evaluations. Hover over a plot to see its values."
-TRIALS = "Left of 0: trials of learning rates. "
+NARROW = 700  # pixels below which the results go below the plots
 PENDING: dict[type[Command], str] = {
     Pause: "pausing after this step…",
     Stop: "stopping after this step…",
@@ -38,6 +38,8 @@ PENDING: dict[type[Command], str] = {
 class RunPage(Page):
     """Redraws at most ten times a second, and only while visible."""
 
+    floating = True
+
     def __init__(self, workspace: Workspace) -> None:
         super().__init__("Run", "")
         self._workspace = workspace
@@ -46,13 +48,20 @@ class RunPage(Page):
         self.sentence.setAccessibleName("State of the run")
         self._add_buttons()
         self._bar = ProgressBar("Run progress")
-        main = row(self._make_plots(), self._make_side(), spacing=2 * GRID)
-        main.setStretch(0, 1)
+        self.results = Results()
+        main = Sides(self._make_plots(), self.results, stacked=NARROW, spacing=2 * GRID)
+        main.box.setStretch(0, 1)
         self.body.setSpacing(GRID)
-        self.body.addLayout(self._make_figures())
-        self.body.addWidget(self._bar)
-        self.body.addLayout(main, 1)
-        self.body.addLayout(self._make_controls())
+        self._figures = QWidget()
+        self._figures.setLayout(self._make_figures())
+        self._summary = Summary()
+        self._summary.hide()
+        self._summary.export_wanted.connect(lambda step: self.export_wanted.emit(self._folder, step))
+        self._summary.ask_wanted.connect(lambda step: self.ask_wanted.emit(self._folder, step))
+        for part in (self._figures, self._summary, self._bar):
+            self.body.addWidget(part)
+        self.body.addWidget(main, 1)
+        self.body.addWidget(self._controls)
         self._tick = QTimer(self, interval=TICK_MS)
         self._tick.timeout.connect(self._draw)
         for signal in (workspace.run.changed, workspace.blocker_changed, workspace.recipe_changed,
@@ -81,6 +90,7 @@ class RunPage(Page):
     def _make_plots(self) -> QWidget:
         self._outlook = Outlook(self._workspace)
         self.board = Board()
+        self._controls = PlotControls(self.board, self.banner)
         framed = card(self.board)
         framed.box.setContentsMargins(1, 1, 1, 1)
         self._plots = QStackedWidget()
@@ -90,42 +100,11 @@ class RunPage(Page):
         self._plots.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
         return self._plots
 
-    def _make_side(self) -> QWidget:
-        self.metrics, self.notices, self.examples = Metrics(), NoticeList(), ExampleList()
-        lists = QStackedWidget()
-        lists.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
-        lists.addWidget(self.notices)
-        lists.addWidget(self.examples)
-        which = Combo("List to show")
-        which.fill([("Notices", 0), ("Worst and best examples", 1)], 0)
-        which.currentIndexChanged.connect(lists.setCurrentIndex)
-        side = card(label("Before and after", "heading"), self.metrics, which, lists)
-        side.box.setStretch(3, 1)
-        side.setFixedWidth(int(36 * GRID * min(theme().text_scale, 1.25)))
-        return side
-
-    def _make_controls(self) -> QLayout:
-        self._extra = Combo("Third plot")
-        self._extra.setSizeAdjustPolicy(Combo.SizeAdjustPolicy.AdjustToContents)
-        self._extra.fill([(title, key) for key, title in EXTRA_PLOTS.items()], "metric")
-        self._extra.currentIndexChanged.connect(lambda: self.board.set_extra(self._extra.currentData()))
-        self._extra.setToolTip("What the third small plot shows.")
-        self._log = QCheckBox("Log scale")
-        self._log.setAccessibleName("Log scale")
-        self._log.toggled.connect(self.board.set_log)
-        self._whole = button("Show all", self.board.show_all, role="flat", tip="Shows all steps again after zooming.")
-        self._readout = label("", "dim", wrap=True, name="Values at the crosshair")
-        self._legend = LEGEND
-        self.board.readout.connect(lambda text: self._readout.setText(text or self._legend))
-        controls = row(self._extra, self._log, self._whole, GRID, self._readout)
-        controls.setStretch(4, 1)
-        return controls
-
     # Actions, also in the menu
 
     def start(self) -> None:
         """Starts a new run with the recipe."""
-        if why := self._workspace.faults.first or self._workspace.blocker:
+        if why := self._workspace.faults.first or self._workspace.start_blocker:
             self.banner.show_problem(Problem(why), "info")
             return
         self.banner.clear()
@@ -166,24 +145,11 @@ class RunPage(Page):
 
     def export_png(self) -> None:
         """Asks where to, and saves the plots as an image."""
-        self._save("PNG image (*.png)", ".png", self.board.save_png)
+        self._controls.save("png")
 
     def export_csv(self) -> None:
         """Asks where to, and saves the steps as a table."""
-        self._save("CSV table (*.csv)", ".csv", self.board.save_csv)
-
-    def _save(self, kind: str, suffix: str, save: Callable[[Path], None]) -> None:
-        name = formatting.file_name(self._workspace.run.record.name if self._workspace.run.record else "") or "run"
-        text, _ = QFileDialog.getSaveFileName(self, "Export", str(Path.home() / f"{name}{suffix}"), kind)
-        if not text:
-            return
-        path = Path(text).with_suffix(suffix)
-        try:
-            save(path)
-        except OSError as error:
-            self.banner.show_problem(explain(error, f"writing {path}"))
-        else:
-            self.banner.show_problem(Problem(f"Saved {path}"), "info")
+        self._controls.save("csv")
 
     def _command(self, command: Command) -> None:
         if self._workspace.run.running:
@@ -199,7 +165,8 @@ class RunPage(Page):
             if record is not self._shown:
                 self._shown, self._changes = record, -1
                 self.board.show_record(record, title)
-            self.board.memory.set_title(title)
+            memory = workspace.memory
+            self.board.set_memory(title, memory.available if memory else 0)
         state = record.state if record else ""
         active, resumable = workspace.run.running, record is not None and record.resumable
         self._resume.setEnabled(not workspace.blocker)
@@ -236,6 +203,10 @@ class RunPage(Page):
         """Shows what is new."""
         workspace, record = self._workspace, self._workspace.run.record
         self._show_empty()
+        ended = record is not None and self._summary.show_record(record)
+        self._summary.setVisible(ended)
+        self._figures.setVisible(not ended)
+        self._bar.setVisible(not ended)
         if record is None:
             self.sentence.setText("No run yet.")
             self._bar.setRange(0, 1)
@@ -254,6 +225,8 @@ class RunPage(Page):
         now = formatting.progress(progress, record.overall) if progress and record.overall else pending
         if record.state == "waiting":
             now = ""
+        short = ended and record.step < record.steps
+        now = f"after step {formatting.count(record.step)} of {formatting.count(record.steps)}" if short else now
         self.sentence.setText(f"{record.name or 'Run'} · {workspace.run.state}{f' · {now}' if now else ''}")
         if record.preparing and record.active:
             self._bar.show_fraction(record.overall.fraction if record.overall else 0.0)
@@ -264,26 +237,22 @@ class RunPage(Page):
             self.board.draw()
         if record.changes != self._changes:
             self._changes = record.changes
-            self.metrics.show_record(record)
-            self.notices.show_notes(record.notes)
-            self.examples.show_examples(record.examples)
+            self.results.show_record(record)
 
     def _show_empty(self) -> None:
         """Before the first step: what will run, or how far its preparation is."""
         record = self._workspace.run.record
         filled = record is not None and record.columns.size > 0
         self._plots.setCurrentIndex(int(filled))
-        for control in (self._whole, self._extra, self._log):
-            control.setEnabled(filled)
-        if record is not None and filled:
-            self._legend = (TRIALS if record.trials.size else "") + LEGEND
-            if not self._readout.text():
-                self._readout.setText(self._legend)
-            return
-        self._readout.setText("")
-        self._outlook.refresh()
+        self._controls.show_record(record if filled else None)
+        if not filled:
+            self._outlook.refresh()
 
     def showEvent(self, event: QShowEvent) -> None:
         """Catches up with what arrived while another page was shown."""
         super().showEvent(event)
         self.refresh()
+
+    @property
+    def _folder(self) -> Path | None:
+        return self._workspace.run.record.folder if self._workspace.run.record else None

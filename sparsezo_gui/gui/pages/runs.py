@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QShowEvent
+from PySide6.QtCore import QPoint, Qt, QUrl
+from PySide6.QtGui import QDesktopServices, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QFileDialog, QLayout, QPlainTextEdit, QSplitter, QWidget
 
-from sparsezo_gui.answers import RunSummary, Shared
-from sparsezo_gui.errors import UserError
+from sparsezo_gui.answers import Removable, RunSummary, Shared
 from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.differences import differences
+from sparsezo_gui.gui.following import short
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import STATES, WAITING
 from sparsezo_gui.gui.requests import InspectRun
-from sparsezo_gui.gui.run_requests import BranchRun, ListContents, ListRuns, ReadRun, ReceiveRun, SaveNotes, ShareRun
+from sparsezo_gui.gui.run_requests import (
+    BranchRun,
+    LabelRun,
+    ListContents,
+    ListRuns,
+    ReadRun,
+    ReceiveRun,
+    RemoveRun,
+    SaveNotes,
+    ShareRun,
+)
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import Page, button, card, column, label, restyle, row
-from sparsezo_gui.gui.widgets.branch import BranchDialog
-from sparsezo_gui.gui.widgets.run_tree import RunTree
-from sparsezo_gui.gui.widgets.share import ShareDialog, file_lines
-from sparsezo_gui.gui.widgets.steps import StepSlider
+from sparsezo_gui.gui.widgets.basic import Empty, Page, button, card, label, restyle, row
+from sparsezo_gui.gui.widgets.comparison import RunView
+from sparsezo_gui.gui.widgets.run_dialogs import DeleteDialog, LabelDialog, ask_branch, ask_share
+from sparsezo_gui.gui.widgets.run_tree import RunList
+from sparsezo_gui.gui.widgets.safe_text import safe_name, tooltip
+from sparsezo_gui.gui.widgets.share import file_lines
+from sparsezo_gui.gui.widgets.steps import StepSlider, results_at
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.plain import readable
-from sparsezo_gui.recipe import load
 from sparsezo_gui.recipe.events import EvaluateNow, GoBack, Stop
 
-KINDS = (BranchRun, SaveNotes, ListContents, ShareRun, ReceiveRun, InspectRun, ReadRun)  # whose problems are shown here
+KINDS = (BranchRun, SaveNotes, ListContents, ShareRun, ReceiveRun, LabelRun, RemoveRun, InspectRun, ReadRun)
+"""The requests whose problems are shown here."""
+NARROW = 700  # pixels below which the selected run goes below the list
 
 
 class RunsPage(Page):
     """The tree on the left, the selected run on the right. Actions that need its model load it, paused."""
 
-    step_selected = Signal(object, int)  # folder of the selected run, and its step
-    export_wanted = Signal(object, int)  # the same, to be exported
+    floating = True
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__("Runs", "Every step of every run is saved. Choose a step to continue from.")
@@ -45,22 +58,30 @@ class RunsPage(Page):
         self.header.addWidget(button("Open shared…", self._receive, name="Open a shared run",
                                      tip="Unpacks a run that someone shared with you."))  # fmt: skip
         self.header.addWidget(button("Refresh", workspace.run.list_runs, name="Refresh runs"))
-        self._tree = RunTree()
-        self._tree.currentItemChanged.connect(lambda *_: self._show())
+        self._list = RunList()
+        self._tree = self._list.tree
+        self._tree.chosen.connect(self._show)
         self._tree.itemActivated.connect(lambda *_: self._curves())
-        self._empty = label("No runs yet. Start one on the Run page.", "dim", name="No runs")
-        self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self._tree.customContextMenuRequested.connect(self._open_menu)
+        self._empty = Empty(
+            "No runs yet", "Every run is listed here, and each of its steps can be asked, exported and continued.",
+            "Go to the Run page", lambda: self.go_to.emit("run"),
+        )  # fmt: skip
         splitter = QSplitter(Qt.Orientation.Horizontal)
         splitter.setChildrenCollapsible(False)
-        left = QWidget()
-        left.setLayout(column(self._empty, self._tree, spacing=GRID))
-        splitter.addWidget(left)
-        splitter.addWidget(self._make_detail())
+        splitter.addWidget(self._list)
+        self._view = RunView(workspace, self._make_detail())
+        splitter.addWidget(self._view)
         splitter.setStretchFactor(0, 1)
+        splitter.setStretchFactor(1, 1)
         splitter.setSizes([56 * GRID, 62 * GRID])
-        self.body.addWidget(splitter, 1)
+        self._splitter = splitter
+        for part in (self._empty, splitter):
+            self.body.addWidget(part, 1)
         workspace.on(ListRuns, call=self._fill)
-        workspace.on(BranchRun, SaveNotes, ListContents, ShareRun, ReceiveRun, call=self._refresh)
+        workspace.on(*KINDS, call=self._refresh)
+        workspace.of(LabelRun).answered.connect(lambda *_: workspace.run.list_runs())
+        workspace.of(RemoveRun).answered.connect(self._removed)
         workspace.of(ShareRun).answered.connect(self._shared)
         workspace.run_created.connect(self._created)
         for signal in (workspace.run.changed, workspace.blocker_changed, workspace.run.advanced):
@@ -78,6 +99,7 @@ class RunsPage(Page):
         self._notes.setAccessibleName("Notes")
         self._notes.setPlaceholderText("Notes about this run")
         self._notes.setTabChangesFocus(True)
+        self._notes.setMinimumHeight(7 * GRID)
         self._notes.textChanged.connect(self._refresh)
         self._save = button("Save notes", self._note, name="Save notes")
         actions = self._make_actions()
@@ -85,14 +107,19 @@ class RunsPage(Page):
         head.setStretch(0, 1)
         detail = card(
             head, self._about, self._recipe, GRID,
-            label("Step", "heading"), self._step, self._at, *actions,
+            self._step, self._at, *actions,
             GRID, label("Notes", "heading"), self._notes, row(None, self._save),
         )  # fmt: skip
-        detail.setMinimumWidth(48 * GRID)
         self._detail = detail
         return detail
 
     def _make_actions(self) -> tuple[QLayout, QLayout]:
+        workspace, banner = self._workspace, self.banner
+        self._ask_branch = self._with_chosen(lambda run: ask_branch(workspace, run, self._step.value(), banner))
+        self._share_run = self._with_chosen(lambda run: ask_share(workspace, run, banner))
+        self._rename = self._with_chosen(lambda run: LabelDialog(workspace, run, self).open())
+        self._delete = self._with_chosen(lambda run: DeleteDialog(workspace, run, self).open())
+        self._reveal = self._with_chosen(lambda run: QDesktopServices.openUrl(QUrl.fromLocalFile(run.path)))
         self._curves_button = button("Show curves", self._curves, image="run", name="Show the run")
         self._resume_button = button("Resume", self._resume, role="primary", image="play", name="Resume the run")
         self._unload = button("Unload", lambda: self._workspace.run.command(Stop()), name="Unload the model")
@@ -106,8 +133,10 @@ class RunsPage(Page):
         self._export = button("Export…", self._export_step, image="export", name="Export this step")
         self._share = button("Share…", self._share_run, name="Share this run",
                              tip="Saves a small file from which others can rebuild every step.")  # fmt: skip
-        return row(self._evaluate, self._branch, self._back, None), row(
-            self._export, self._share, self._curves_button, None
+        self._name_button = button("Rename…", self._rename, name="Rename or tag the run")
+        self._delete_button = button("Delete…", self._delete, name="Delete this run")
+        return row(self._evaluate, self._branch, self._back, self._export, None), row(
+            self._curves_button, self._share, self._name_button, self._delete_button, None
         )
 
     # The list
@@ -120,7 +149,8 @@ class RunsPage(Page):
         if found:
             self._to_select = ""
         self._empty.setVisible(not runs)
-        self._tree.setVisible(bool(runs))
+        self._splitter.setVisible(bool(runs))
+        self._list.search()
         self._show(keep_notes=found)
 
     @property
@@ -139,14 +169,19 @@ class RunsPage(Page):
     def _show(self, keep_notes: bool = False) -> None:
         """Shows the selected run."""
         run = self._chosen()
-        self._detail.setVisible(run is not None)
+        self._view.setVisible(run is not None)
         if run is None:
             return
+        paths = self._tree.paths
+        several = [each for each in self._workspace.of(ListRuns).answer or [] if Path(each.path) in paths]
+        self._view.show_runs(several or [run])
         kept = self._step.value() if keep_notes and self._shown == run.path and not self._step.at_end else None
         self._shown = run.path
         self._title.setText(run.name)
         state = STATES.get(run.state, run.state)
-        self._about.setText(run.problem or f"{state} · {run.model} · {run.path}")
+        tags = "".join(f" · {tag}" for tag in run.tags)
+        self._about.setText(run.problem or f"{state} · {short(run.model)} · {short(run.data)}{tags}")
+        self._about.setToolTip(tooltip(safe_name(run.path)))
         restyle(self._about, role="error" if run.problem else "dim")
         self._recipe.setText("" if run.problem else differences(run))
         self._step.set_range(0, run.step, run.best)
@@ -161,6 +196,24 @@ class RunsPage(Page):
         self._noted = run.path
         self._refresh()
 
+    def _open_menu(self, place: QPoint) -> None:
+        """What can be done with the run below the mouse."""
+        run = self._chosen()
+        if run is None or self._tree.itemAt(place) is None:
+            return
+        able = [each.isEnabled() for each in (self._curves_button, self._resume_button, self._branch)]
+        self._tree.offer((
+            ("Show curves", self._curves, able[0]), ("Resume", self._resume, able[1]),
+            ("Branch…", self._ask_branch, able[2]), ("Export…", self._export_step, able[2]),
+            ("Share…", self._share_run, able[2]), ("Rename and tag…", self._rename, able[2]),
+            ("Show in file manager", self._reveal, True), ("Delete…", self._delete, run.state != "running"),
+        ), place)  # fmt: skip
+
+    def _removed(self, _: RemoveRun, removed: Removable) -> None:
+        self._workspace.run.forget(Path(removed.path))
+        self._workspace.run.list_runs()
+        self.banner.show_problem(Problem(f"Deleted: {formatting.size(removed.bytes)} are free again."), "info")
+
     def _shared(self, request: ShareRun, shared: Shared) -> None:
         text = f"Shared to {request.out}. Contents:\n{file_lines(shared.contents)}\n{shared.lacks}".rstrip()
         self.banner.show_problem(Problem(text), "info")
@@ -173,9 +226,11 @@ class RunsPage(Page):
             return
         self.step_selected.emit(Path(run.path), self._step.value())
         step, record = self._step.value(), workspace.run.record
+        self._view.mark(step)
         mine = workspace.run.holds(run.path)
         why = "" if mine else workspace.blocker
-        why = why or ("It is active in another window or terminal." if run.state == "running" and not mine else "")
+        elsewhere = run.state in ("running", "preparing") and not mine
+        why = why or ("It is active in another window or terminal." if elsewhere else "")
         damaged = run.state == "damaged"
         self._step.setEnabled(not damaged)
         for control in (self._evaluate, self._back):
@@ -184,30 +239,15 @@ class RunsPage(Page):
         self._resume_button.setEnabled(not why and not damaged and not mine and run.step < run.steps)
         self._resume_button.setVisible(not mine)
         self._unload.setVisible(mine and record is not None and record.state in WAITING)
-        for control in (self._branch, self._share, self._export):
+        for control in (self._branch, self._share, self._export, self._name_button):
             control.setEnabled(not damaged)
         self._curves_button.setEnabled(not damaged and (mine or not workspace.run.running))
         self._save.setEnabled(self._notes.document().isModified())
-        self._at.setText("" if damaged else why or self._step_results(step, run))
+        shown = record if record is not None and str(record.folder) == run.path else None
+        self._at.setText("" if damaged else why or results_at(shown, step))
         problem = workspace.problem_of(*KINDS)
         asks = problem is not None and problem.can_continue and problem == workspace.of(InspectRun).problem
         self.banner.track(problem, action=("Continue anyway", workspace.run.inspect_anyway) if asks else None)
-
-    def _step_results(self, step: int, run: RunSummary) -> str:
-        record = self._workspace.run.record
-        if record is None or str(record.folder) != run.path:
-            return "Evaluate it or ask in the chat (Ctrl+J); this loads the model."
-        if record.progress is not None:
-            progress = record.progress
-            return progress.stage + (f": {progress.done} of {progress.total} {progress.unit}" if progress.total else "")
-        found = [each for each in (*record.evaluations, *record.changed_input_evaluations[-1:]) if each.step == step]
-        results = [
-            f"{formatting.split(each)}{', with changed inputs' if each.changed else ''}: " + ", ".join(
-                f"{formatting.field_label(name).lower()} {formatting.metric(name, value)}"
-                for name, value in each.metrics.items() if name != "examples"
-            ) for each in found
-        ]  # fmt: skip
-        return ". ".join(results) or "Not evaluated at this step yet."
 
     def _evaluate_step(self) -> None:
         if self.path is not None:
@@ -230,37 +270,17 @@ class RunsPage(Page):
                 self._workspace.run.open(Path(run.path))
             self.go_to.emit("run")
 
-    def _ask_branch(self) -> None:
-        run = self._chosen()
-        if run is None:
-            return
-        try:
-            recipe = load(Path(run.path) / "recipe.toml")
-        except UserError as error:
-            self.banner.show_problem(Problem(str(error)))
-            return
-        folder, step = Path(run.path), self._step.value()
+    def _with_chosen(self, call: Callable[[RunSummary], object]) -> Callable[[], None]:
+        """``call`` with the selected run, if there is one."""
 
-        def accepted(settings: list[str], name: str) -> None:
-            self._workspace.of(BranchRun).problem = None
-            self._workspace.ask(BranchRun(folder, step, settings, name))
+        def do() -> None:
+            if (run := self._chosen()) is not None:
+                call(run)
 
-        BranchDialog(recipe, run.name, step, accepted, self).open()
+        return do
 
     def _export_step(self) -> None:
         self.export_wanted.emit(self.path, self._step.value())
-
-    def _share_run(self) -> None:
-        run = self._chosen()
-        if run is None:
-            return
-        folder = Path(run.path)
-
-        def accepted(out: Path, with_examples: bool) -> None:
-            self._workspace.ask(ShareRun(folder, out, with_examples))
-            self.banner.show_problem(Problem(f"Sharing to {out}"), "info")
-
-        ShareDialog(self._workspace, folder, run.name, accepted, self).open()
 
     def _receive(self) -> None:
         text, _ = QFileDialog.getOpenFileName(self, "Open shared run", str(Path.home()), "Runs (*.zip)")
@@ -272,6 +292,12 @@ class RunsPage(Page):
             self._workspace.ask(SaveNotes(self.path, self._notes.toPlainText()))
         self._notes.document().setModified(False)
         self._refresh()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """One column in a narrow window."""
+        super().resizeEvent(event)
+        narrow = event.size().width() < NARROW
+        self._splitter.setOrientation(Qt.Orientation.Vertical if narrow else Qt.Orientation.Horizontal)
 
     def showEvent(self, event: QShowEvent) -> None:
         """Catches up with changes while it was hidden."""

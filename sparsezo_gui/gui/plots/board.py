@@ -1,29 +1,35 @@
 """The plots of a run: loss on top; step latency, memory and a selectable plot below; one x axis for all.
 
 Fast thanks to a few rules: one-pixel opaque pens without antialiasing, peak downsampling, clipping to the view, arrays
-that are views of the record's columns, and one ``setData`` per curve and tick of the page's timer.
+that are views of the record's columns, and one ``setData`` per curve and tick of the page's timer. Only the smoothed
+loss is wide and antialiased, and therefore thinned.
 """
 
 from __future__ import annotations
 
 import csv
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pyqtgraph as pg
 from pyqtgraph.exporters import ImageExporter
-from PySide6.QtCore import QPointF, Qt, Signal
-from PySide6.QtGui import QResizeEvent
+from PySide6.QtCore import QBuffer, QPointF, QRectF, QSaveFile, QSize, Qt, Signal
+from PySide6.QtGui import QAction, QColor, QPainter, QResizeEvent
+from PySide6.QtSvg import QSvgGenerator
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from sparsezo_gui.gui import formatting
-from sparsezo_gui.gui.plots.panel import Panel
-from sparsezo_gui.gui.record import FIELDS, RunRecord
+from sparsezo_gui.gui.plots.panel import Panel, show_wide
+from sparsezo_gui.gui.record import FIELDS, SMOOTHING, RunRecord
 from sparsezo_gui.gui.theme import GRID, colours, theme
-from sparsezo_gui.recipe.metrics import deciding
+from sparsezo_gui.gui.widgets.safe_text import safe_sentence
+from sparsezo_gui.recipe.metrics import deciding, interval, metric
 
 EXTRA_PLOTS = {"metric": "Metric", "gradient_estimate": "Gradient estimate", "rate": "Learning rate"}
 WIDE = 70 * GRID  # width from which titles have room for numbers
+NEAR = 4  # times the peak: a memory limit further away is told, not drawn, so that the curve stays visible
+MOST_MARKS = 40  # the latest; more would hide the curves
 
 
 class Board(QWidget):
@@ -37,7 +43,9 @@ class Board(QWidget):
         self._record = RunRecord()
         self._extra = "metric"
         self._drawn = (-1, -1)
+        self._memory_name, self._limit, self._smoothing = "Memory", 0, SMOOTHING
         self._view = pg.GraphicsLayoutWidget()
+        self._view.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
         self._view.setAccessibleName("Plots of the run")
         self._view.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         layout = QVBoxLayout(self)
@@ -45,8 +53,6 @@ class Board(QWidget):
         layout.addWidget(self._view)
         self.loss, self.latency = Panel("Loss"), Panel("Step latency")
         self.memory, self.extra = Panel("Memory"), Panel("Metric")
-        # Memory that hardly changes appears as a flat line, not as noise in the seventh digit.
-        self.memory.getViewBox().setLimits(minYRange=0.02)
         self.panels = (self.loss, self.latency, self.memory, self.extra)
         grid = self._view.ci
         grid.setSpacing(GRID)
@@ -56,21 +62,26 @@ class Board(QWidget):
             grid.addItem(panel, 1, index)
         grid.layout.setRowStretchFactor(0, 8)
         grid.layout.setRowStretchFactor(1, 5)
+        self.loss.add_legend()
         self._trials = self.loss.line("dim")
-        self._raw = self.loss.line("faint")
-        self._smooth = self.loss.line("accent")
-        self._evaluated = self.loss.points("second")
+        self._raw = self.loss.line("faint", "per step")
+        self._smooth = self.loss.line("accent", "smoothed", width=2)
+        self._evaluated = self.loss.points("second", "validation")
         self._seconds = self.latency.line("accent")
         self._bytes = self.memory.line("accent")
         self._extra_line = self.extra.line("accent")
         self._extra_points = self.extra.points("second")
+        self._extra_band = self.extra.band("second")
+        self._capacity = self.memory.level(dashed=True, name="limit")
         self._median, self._high = self.latency.level(dashed=False), self.latency.level(dashed=True)
-        self._base = self.extra.level(dashed=True)
+        self._base = self.extra.level(dashed=True, name="base")
         self._follows, self._linking = True, False
         for panel in self.panels:
             panel.disableAutoRange("x")
-            panel.getViewBox().sigXRangeChanged.connect(self._x_changed)
-            panel.getViewBox().sigRangeChangedManually.connect(self._taken_over)
+            panel.view.setAutoVisible(y=True)
+            panel.view.sigXRangeChanged.connect(self._x_changed)
+            panel.view.sigRangeChangedManually.connect(self._taken_over)
+            panel.view.reset.connect(self.show_all)
         self._mouse = pg.SignalProxy(self._view.scene().sigMouseMoved, rateLimit=30, slot=self._moved)
         theme().changed.connect(self.repaint_all)
         self.repaint_all()
@@ -89,17 +100,34 @@ class Board(QWidget):
         for panel in self.panels:
             panel.repaint_all()
 
+    def add_actions(self, actions: list[QAction]) -> None:
+        """Gives the plots a context menu."""
+        self._view.addActions(actions)
+
     def show_record(self, record: RunRecord, memory_name: str) -> None:
         """Shows another run."""
         self._record, self._drawn = record, (-1, -1)
-        self.memory.set_title(memory_name)
+        self.set_memory(memory_name, 0)
         self.show_all()
+
+    def set_memory(self, name: str, limit: int) -> None:
+        """Says whose memory is plotted, and how many bytes the run can use (0: unknown)."""
+        if (name, limit) != (self._memory_name, self._limit):
+            self._memory_name, self._limit, self._drawn = name, limit, (-1, -1)
+            self._draw_memory()
+
+    def set_smoothing(self, smoothing: float) -> None:
+        """How much of the running mean of the loss each step keeps, 0 … 1."""
+        self._smoothing = smoothing
+        self._drawn = (-1, -1)
+        self.draw()
 
     def show_all(self) -> None:
         """Shows all steps, and follows new ones."""
         self._follows, self._drawn = True, (-1, -1)
         for panel in self.panels:
-            panel.enableAutoRange("y")
+            if panel is not self.memory:
+                panel.enableAutoRange("y")
         self.draw()
 
     def set_log(self, on: bool) -> None:
@@ -119,9 +147,13 @@ class Board(QWidget):
     def _set_x(self, low: float, high: float, but: object = None) -> None:
         self._linking = True
         for panel in self.panels:
-            if panel.getViewBox() is not but:
+            if panel.view is not but:
                 panel.setXRange(low, high, padding=0)
         self._linking = False
+        self._draw_smooth(low, high)
+
+    def _draw_smooth(self, low: float, high: float) -> None:
+        show_wide(self._smooth, self._record.columns["step"], self._record.columns["smooth"], low, high)
 
     def set_extra(self, kind: str) -> None:
         """Chooses what the third small plot shows: a key of `EXTRA_PLOTS`."""
@@ -141,11 +173,13 @@ class Board(QWidget):
             return
         self._drawn = state
         steps = columns["step"]
+        columns.smooth_again(self._smoothing)
+        last, first = max(record.step, 1), float(record.trials[0].min(initial=0))
+        for panel in self.panels:
+            panel.view.setLimits(xMin=first - 0.015 * last, xMax=1.015 * last)
         self._trials.setData(*record.trials, connect="finite")
         self._raw.setData(steps, columns["loss"])
-        self._smooth.setData(steps, columns["smooth"])
         self._seconds.setData(steps, columns["seconds"] * 1000)
-        self._bytes.setData(steps, columns["memory"] / 2**30)
         _, _, middle, high = record.speed()
         self._median.show_level(middle * 1000)
         self._high.show_level(high * 1000)
@@ -153,11 +187,33 @@ class Board(QWidget):
         figures = f": p50 {_short(middle)}, p95 {_short(high)}" if middle == middle and wide else ""
         self.latency.set_title(f"Step, ms{figures}")
         if self._follows:
-            last = max(record.step, 1)
-            first = float(record.trials[0].min(initial=0))
             self._set_x(first - 0.015 * last, 1.015 * last)
+        else:
+            self._draw_smooth(*self.loss.viewRange()[0])
         self._draw_evaluations()
+        self._draw_memory()
         self._draw_extra(steps)
+        self.loss.show_marks(self._events())
+
+    def _events(self) -> list[tuple[float, str, str]]:
+        """Steps with a warning or another learning rate, each with a word and a colour."""
+        record = self._record
+        found = [(float(note.step), "!", "warning") for note in record.notes if note.level == "warning" and note.step]
+        rates = [(float(change.step), f"rate × {change.factor:g}", "dim") for change in record.rate_changes]
+        return sorted(dict.fromkeys((*found, *rates)))[-MOST_MARKS:]
+
+    def _draw_memory(self) -> None:
+        """From zero, so that the curve shows how much there is rather than how it wavers."""
+        columns, limit = self._record.columns, self._limit
+        used = columns["memory"] / 2**30
+        self._bytes.setData(columns["step"], used)
+        peak = float(np.nanmax(used)) if used.size else 0.0
+        near = 0 < limit / 2**30 <= NEAR * peak
+        self._capacity.show_level(limit / 2**30 if near else float("nan"), f"limit {formatting.size(limit)}")
+        told = f" · limit {formatting.size(limit)}" if limit and not near and self.width() > WIDE else ""
+        self.memory.set_title(f"{self._memory_name}{told}")
+        if self._follows:
+            self.memory.setYRange(0, 1.15 * max(peak, limit / 2**30 if near else 0, 1e-3), padding=0)
 
     def _draw_evaluations(self) -> None:
         points = [(e.step, e.metrics["loss"]) for e in self._record.evaluations
@@ -168,13 +224,23 @@ class Board(QWidget):
         columns, kind = self._record.columns, self._extra
         self._extra_line.setData(*((steps, np.abs(columns[kind])) if kind in FIELDS else _columns([])))
         name, points = self._metric() if kind == "metric" else ("", [])
+        percent = bool(name) and metric(name).percent
+        self.extra.set_percent(percent)
         self._extra_points.setData(*_columns(points))
+        ranges = self._ranges(name) if percent else []
+        for place, edge in enumerate(self._extra_band):
+            edge.setData(*_columns([(step, bounds[place]) for step, bounds in ranges]))
         whole = any(not e.partial for e in self._record.evaluations if (e.step, e.split) == (0, "validation"))
         base = next((value for step, value in points if step == 0 and whole), float("nan"))
-        self._base.show_level(base)
-        detail = f" · base {formatting.metric(name, base)}" if base == base else " (validation)"
-        detail = detail if self.width() > WIDE else ""
-        self.extra.set_title(f"{formatting.field_label(name)}{detail}" if name else EXTRA_PLOTS[kind])
+        self._base.show_level(base, f"base {formatting.metric(name, base)}" if base == base else "")
+        detail = " · validation, 95 % confidence" if ranges else " · validation" if name else ""
+        detail = detail if self.width() > 1.4 * WIDE else ""
+        self.extra.set_title(f"{metric(name).title}{detail}" if name else EXTRA_PLOTS[kind])
+
+    def _ranges(self, name: str) -> list[tuple[int, tuple[float, float]]]:
+        """The 95 % confidence interval of a share at each validation."""
+        return [(e.step, interval(e.metrics[name], e.metrics["examples"])) for e in self._record.evaluations
+                if e.split == "validation" and name in e.metrics and e.metrics.get("examples")]  # fmt: skip
 
     def _metric(self) -> tuple[str, list[tuple[int, float]]]:
         """The metric that decides which step is best, or else the loss, with its values."""
@@ -214,23 +280,53 @@ class Board(QWidget):
         self.readout.emit(
             f"Step {values['step']:.0f} · loss {values['loss']:.4f} · smoothed {values['smooth']:.4f} · "
             f"{formatting.latency(values['seconds'])} · {formatting.size(values['memory'])} · "
-            f"|g| {abs(values['gradient_estimate']):.3g} · rate {values['rate']:.3g}"
+            f"|g| {abs(values['gradient_estimate']):.3g} · rate {values['rate']:.3g}{self._noted(values['step'])}"
         )
+
+    def _noted(self, step: float) -> str:
+        """What is marked close to ``step``."""
+        low, high = self.loss.viewRange()[0]
+        near = [note for note in self._record.notes
+                if note.level == "warning" and note.step and abs(note.step - step) < 0.01 * (high - low)]  # fmt: skip
+        return f"\nStep {near[-1].step}: {safe_sentence(near[-1].text)}" if near else ""
 
     def save_png(self, path: Path) -> None:
         """Saves all plots as an image, twice their size on screen."""
         exporter = ImageExporter(self._view.scene())
         exporter.parameters()["width"] = int(self._view.width() * 2)
-        if not exporter.export(str(path)):
-            raise OSError(f"{path} could not be written")
+        buffer = QBuffer()
+        buffer.open(QBuffer.OpenModeFlag.WriteOnly)
+        exporter.export(toBytes=True).save(buffer, "PNG")
+        _save(path, bytes(buffer.data().data()))
+
+    def save_svg(self, path: Path) -> None:
+        """Saves all plots as a drawing that stays sharp at every size."""
+        buffer, area = QBuffer(), QRectF(self._view.viewport().rect())
+        generator = QSvgGenerator()
+        generator.setOutputDevice(buffer)
+        generator.setSize(QSize(int(area.width()), int(area.height())))
+        generator.setViewBox(area)
+        generator.setTitle("SparseZO")
+        painter = QPainter(generator)
+        painter.fillRect(area, QColor(colours().base))
+        self._view.scene().render(painter, area, self._view.viewRect())
+        painter.end()
+        _save(path, bytes(buffer.data().data()))
 
     def save_csv(self, path: Path) -> None:
         """Saves all steps, one line each, in seconds and bytes."""
-        columns = self._record.columns
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(FIELDS)
-            writer.writerows(zip(*(columns[name].tolist() for name in FIELDS), strict=True))
+        columns, text = self._record.columns, StringIO()
+        writer = csv.writer(text)
+        writer.writerow(FIELDS)
+        writer.writerows(zip(*(columns[name].tolist() for name in FIELDS), strict=True))
+        _save(path, text.getvalue().encode())
+
+
+def _save(path: Path, content: bytes) -> None:
+    """Writes a file at once; one that is there stays whole until then. Raises `OSError`."""
+    file = QSaveFile(str(path))
+    if not (file.open(QSaveFile.OpenModeFlag.WriteOnly) and file.write(content) == len(content) and file.commit()):
+        raise OSError(f"{path} could not be written ({file.errorString()})")
 
 
 def _short(seconds: float) -> str:

@@ -1,31 +1,47 @@
-"""One plot: a title, curves in the theme's colours, levels, and a crosshair. pyqtgraph comes without types."""
+"""One plot: a title, a legend, curves in the theme's colours, levels, marks, and a crosshair. pyqtgraph comes without
+types."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QRectF, Qt, Signal
+from PySide6.QtGui import QColor
 
-from sparsezo_gui.gui.theme import colours, theme
+from sparsezo_gui.gui.formatting import count
+from sparsezo_gui.gui.theme import GRID, colours, theme
+
+POINTS = 1000  # of a wide antialiased curve at most: beyond, painting takes longer than a tick
+LEAST = 4  # pixels of a rectangle to zoom into; a smaller one was a click
+
+
+def text_size() -> str:
+    """Of titles, legends and marks; plots have less room than pages for larger text."""
+    return f"{9 * min(theme().text_scale, 1.25):g}pt"
 
 
 class Level(pg.InfiniteLine):  # type: ignore[misc]
-    """A horizontal line, dashed or dotted, so that it is recognisable without colour."""
+    """A horizontal line, dashed or dotted, so that it is recognisable without colour; ``name`` is written on it."""
 
-    def __init__(self, dashed: bool) -> None:
-        super().__init__(angle=0)
+    def __init__(self, dashed: bool, name: str = "") -> None:
+        options = {"position": 0.99, "anchors": [(1, 1), (1, 1)]}
+        super().__init__(angle=0, label=name or None, labelOpts=options)
         self._dashed = dashed
         self._log = False
         self._value = math.nan
         self.hide()
 
-    def show_level(self, value: float) -> None:
+    def show_level(self, value: float, name: str = "") -> None:
         """Moves the line; hides it if the value is NaN."""
         self._value = value
         self.setVisible(value == value and (not self._log or value > 0))
+        if name:
+            self.label.setFormat(name)
         if self.isVisible() or value == value:
             self.setValue(math.log10(value) if self._log and value > 0 else value)
 
@@ -37,6 +53,19 @@ class Level(pg.InfiniteLine):  # type: ignore[misc]
         """Applies the theme's colours."""
         style = Qt.PenStyle.DashLine if self._dashed else Qt.PenStyle.DotLine
         self.setPen(pg.mkPen(colours().dim, width=1, style=style))
+        if getattr(self, "label", None) is not None:
+            self.label.setColor(colours().dim)
+
+
+class Mark(pg.InfiniteLine):  # type: ignore[misc]
+    """A dotted line at a step where something happened, with a word for it on top."""
+
+    def __init__(self, step: float, word: str, role: str) -> None:
+        colour = getattr(colours(), role)
+        super().__init__(
+            step, angle=90, pen=pg.mkPen(colour, width=1, style=Qt.PenStyle.DotLine), label=word,
+            labelOpts={"position": 0.95, "color": colour, "fill": colours().base, "anchors": [(0, 0.5), (1, 0.5)]},
+        )  # fmt: skip
 
 
 class Title(pg.LabelItem):  # type: ignore[misc]
@@ -53,27 +82,84 @@ class Title(pg.LabelItem):  # type: ignore[misc]
         self.setPreferredWidth(0)
 
 
+class Axis(pg.AxisItem):  # type: ignore[misc]
+    """Steps as counts, and shares in percent."""
+
+    percent = False
+
+    def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
+        """Texts of the ticks."""
+        if self.percent:
+            return [f"{100 * value:.4g} %" for value in values]
+        if self.orientation == "bottom" and spacing >= 1:
+            return [f"{'-' if value < 0 else ''}{count(abs(value))}" for value in values]
+        found: list[str] = super().tickStrings(values, scale, spacing)
+        return found
+
+
+class View(pg.ViewBox):  # type: ignore[misc]
+    """The area of the curves: a rectangle drawn with the mouse is zoomed into, the wheel zooms along the steps, and a
+    double click shows everything. Nothing leads outside the data."""
+
+    reset = Signal()
+
+    def __init__(self) -> None:
+        super().__init__(enableMenu=False)
+        self.setMouseMode(self.RectMode)
+        self.setMouseEnabled(x=True, y=False)
+
+    def mouseDragEvent(self, event: Any, axis: int | None = None) -> None:
+        """Only the left button drags."""
+        if event.button() == Qt.MouseButton.LeftButton:
+            super().mouseDragEvent(event, axis)
+        else:
+            event.ignore()
+
+    def mouseClickEvent(self, event: Any) -> None:
+        """A double click shows everything."""
+        if event.double() and event.button() == Qt.MouseButton.LeftButton:
+            event.accept()
+            self.reset.emit()
+
+    def showAxRect(self, rectangle: QRectF, **options: Any) -> None:
+        """Zooms into the part of a rectangle that shows data."""
+        inside = rectangle.normalized().intersected(self.viewRect())
+        width, height = self.viewPixelSize()
+        if inside.width() >= LEAST * width and inside.height() >= LEAST * height:
+            super().showAxRect(inside, padding=0, **options)
+
+    def repaint_all(self) -> None:
+        """Applies the theme's colours to the rectangle."""
+        fill = QColor(colours().accent)
+        fill.setAlpha(40)
+        self.rbScaleBox.setPen(pg.mkPen(colours().accent, width=1))
+        self.rbScaleBox.setBrush(pg.mkBrush(fill))
+
+
 class Panel(pg.PlotItem):  # type: ignore[misc]
     """A plot item in the theme's colours."""
 
     titleLabel: pg.LabelItem
 
     def __init__(self, title: str) -> None:
-        super().__init__(enableMenu=False)
+        self.view = View()
+        axes = {place: Axis(orientation=place) for place in ("left", "bottom")}
+        super().__init__(viewBox=self.view, axisItems=axes, enableMenu=False)
         self.title_text = title
         self.log = False
-        self._curves: list[tuple[pg.PlotDataItem, str, bool]] = []
+        self._curves: list[tuple[pg.PlotDataItem, str, float, bool]] = []
+        self._bands: list[tuple[pg.FillBetweenItem, str]] = []
         self._levels: list[Level] = []
+        self._marks: list[Mark] = []
+        self._marked: Sequence[tuple[float, str, str]] = ()
         self.hideButtons()
         self.layout.removeItem(self.titleLabel)
         self.titleLabel.setParentItem(None)
         self.titleLabel = Title(self)
         self.layout.addItem(self.titleLabel, 0, 0, 1, 2)
-        self.setMouseEnabled(x=True, y=True)
         self.showGrid(x=False, y=True, alpha=0.15)
-        self.getAxis("left").setWidth(52)
-        self.getAxis("left").enableAutoSIPrefix(False)
-        self.getAxis("bottom").enableAutoSIPrefix(False)
+        for axis in axes.values():
+            axis.enableAutoSIPrefix(False)
         # Labelled ticks only: painting minor grid lines takes longer than painting the curves.
         self.getAxis("left").setStyle(maxTickLevel=0)
         self.getAxis("bottom").setStyle(hideOverlappingLabels=False, maxTickLevel=0)
@@ -84,27 +170,55 @@ class Panel(pg.PlotItem):  # type: ignore[misc]
             item.hide()
             self.addItem(item, ignoreBounds=True)
 
-    def line(self, role: str) -> pg.PlotDataItem:
-        """A curve in a colour of the theme."""
+    def add_legend(self) -> None:
+        """Shows a legend of the named curves that are added later; a click on an entry hides its curve."""
+        self.addLegend(offset=(-GRID, 4), colCount=4, horSpacing=GRID, frame=False)
+
+    def line(self, role: str, name: str = "", width: float = 1) -> pg.PlotDataItem:
+        """A curve in a colour of the theme. A wider one is antialiased: draw it with `show_wide`."""
         item = pg.PlotDataItem(
-            antialias=False, autoDownsample=True, downsampleMethod="peak", clipToView=True, skipFiniteCheck=False
-        )
-        return self._add(item, role, False)
+            name=name or None, antialias=width > 1, autoDownsample=width == 1, downsampleMethod="peak",
+            clipToView=width == 1, skipFiniteCheck=False,
+        )  # fmt: skip
+        return self._add(item, role, width, False)
 
-    def points(self, role: str) -> pg.PlotDataItem:
+    def points(self, role: str, name: str = "") -> pg.PlotDataItem:
         """A few marked points, joined by a dashed line."""
-        item = pg.PlotDataItem(symbol="o", symbolSize=7, antialias=False)
-        return self._add(item, role, True)
+        item = pg.PlotDataItem(name=name or None, symbol="o", symbolSize=7, antialias=True)
+        return self._add(item, role, 1, True)
 
-    def level(self, dashed: bool) -> Level:
+    def band(self, role: str) -> tuple[pg.PlotCurveItem, pg.PlotCurveItem]:
+        """The lower and the upper edge of a pale band."""
+        edges = pg.PlotCurveItem(pen=None), pg.PlotCurveItem(pen=None)
+        band = pg.FillBetweenItem(*edges)
+        band.setZValue(-10)
+        for item in (*edges, band):
+            self.addItem(item)
+        self._bands.append((band, role))
+        return edges
+
+    def level(self, dashed: bool, name: str = "") -> Level:
         """A horizontal line that does not stretch the axis."""
-        level = Level(dashed)
+        level = Level(dashed, name)
         self._levels.append(level)
         self.addItem(level, ignoreBounds=True)
         return level
 
-    def _add(self, item: pg.PlotDataItem, role: str, marked: bool) -> pg.PlotDataItem:
-        self._curves.append((item, role, marked))
+    def show_marks(self, marks: Sequence[tuple[float, str, str]]) -> None:
+        """Marks steps, each with a word and a colour of the theme."""
+        if list(marks) != list(self._marked):
+            self._marked = marks
+            self._mark()
+
+    def _mark(self) -> None:
+        for mark in self._marks:
+            self.removeItem(mark)
+        self._marks = [Mark(*each) for each in self._marked]
+        for mark in self._marks:
+            self.addItem(mark, ignoreBounds=True)
+
+    def _add(self, item: pg.PlotDataItem, role: str, width: float, marked: bool) -> pg.PlotDataItem:
+        self._curves.append((item, role, width, marked))
         self.addItem(item)
         return item
 
@@ -113,6 +227,15 @@ class Panel(pg.PlotItem):  # type: ignore[misc]
         if text != self.title_text:
             self.title_text = text
             self._title()
+
+    def set_percent(self, on: bool) -> None:
+        """Whether the y axis is of shares: in percent, over at least 10 points, inside 0 … 100 %."""
+        axis = self.getAxis("left")
+        if axis.percent != on:
+            axis.percent, axis.picture = on, None
+            low, high = (-0.01, 1.01) if on else (None, None)
+            self.view.setLimits(minYRange=0.1 if on else None, yMin=low, yMax=high)
+            axis.update()
 
     def set_log(self, on: bool) -> None:
         """Sets a logarithmic y axis."""
@@ -136,26 +259,48 @@ class Panel(pg.PlotItem):  # type: ignore[misc]
         self._dot.hide()
 
     def _title(self) -> None:
-        size = f"{9 * min(theme().text_scale, 1.25):g}pt"
-        options: dict[str, Any] = {"color": colours().text, "size": size, "justify": "left"}
+        options: dict[str, Any] = {"color": colours().text, "size": text_size(), "justify": "left"}
         self.setTitle(escape(self.title_text), **options)  # pyqtgraph writes HTML
 
     def repaint_all(self) -> None:
         """Applies the theme's colours."""
         c = colours()
         self._title()
+        scale = min(theme().text_scale, 1.25)
+        self.getAxis("left").setWidth(int(56 * scale))
+        self.setLabel("bottom", "Step", color=c.dim, **{"font-size": text_size()})
         for name in ("left", "bottom"):
             axis = self.getAxis(name)
             axis.setPen(pg.mkPen(c.strong_border, width=1))
             axis.setTextPen(pg.mkPen(c.dim))
-        for item, role, marked in self._curves:
-            pen = pg.mkPen(getattr(c, role), width=1, style=Qt.PenStyle.DashLine if marked else Qt.PenStyle.SolidLine)
-            item.setPen(pen)
+        for item, role, width, marked in self._curves:
+            style = Qt.PenStyle.DashLine if marked else Qt.PenStyle.SolidLine
+            item.setPen(pg.mkPen(getattr(c, role), width=width, style=style))
             if marked:
                 item.setSymbolBrush(pg.mkBrush(getattr(c, role)))
                 item.setSymbolPen(pg.mkPen(c.base, width=1))
+        for band, role in self._bands:
+            fill = QColor(getattr(c, role))
+            fill.setAlpha(46)
+            band.setBrush(pg.mkBrush(fill))
         self._vertical.setPen(pg.mkPen(c.dim, width=1))
         self._dot.setBrush(pg.mkBrush(c.text))
         self._dot.setPen(pg.mkPen(c.base, width=1))
         for level in self._levels:
             level.repaint_all()
+        self._mark()
+        self.view.repaint_all()
+        if self.legend is not None:
+            self.legend.setBrush(pg.mkBrush(c.base))
+            self.legend.setLabelTextColor(pg.mkColor(c.dim))
+            self.legend.setLabelTextSize(text_size())
+            for _, text in self.legend.items:
+                text.setText(text.text, color=c.dim, size=text_size())
+
+
+def show_wide(item: pg.PlotDataItem, x: np.ndarray, y: np.ndarray, low: float, high: float) -> None:
+    """Fills a wide smooth curve with what is between ``low`` and ``high``, thinned so that it is painted quickly."""
+    first, last = np.searchsorted(x, (low, high))
+    part = slice(max(int(first) - 1, 0), int(last) + 1)
+    stride = max((part.stop - part.start) // POINTS, 1)
+    item.setData(x[part][::stride], y[part][::stride], connect="finite")

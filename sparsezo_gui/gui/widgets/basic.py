@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtCore import QEvent, QObject, QSize, Qt, Signal
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
     QBoxLayout,
     QFrame,
@@ -49,7 +50,7 @@ class Button(QPushButton):
 
     def __init__(self, text: str, role: str = "", image: str = "") -> None:
         super().__init__(text)
-        self._image, self._tint = image, {"primary": "on_accent", "flat": "accent"}.get(role, "text")
+        self._image, self._tint = image, {"primary": "on_accent", "flat": "accent", "info": "dim"}.get(role, "text")
         self.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
         if role:
             self.setProperty("role", role)
@@ -170,10 +171,28 @@ def restyle(widget: QWidget, **properties: object) -> None:
         widget.style().polish(widget)
 
 
+class Empty(QWidget):
+    """In place of a list without entries: a title, a sentence, and the one thing to do."""
+
+    def __init__(self, title: str, sentence: str, action: str, call: Callable[[], object]) -> None:
+        super().__init__()
+        self.setAccessibleName(title)
+        head, text = label(title, "figure"), label(sentence, "dim", wrap=True)
+        for part in (head, text):
+            part.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        do = button(action, call)
+        self.setLayout(column(None, head, text, GRID, row(None, do, None), None))
+
+
 class Page(QWidget):
     """A page: title, one sentence, a banner for problems, and a body that scrolls if it does not fit."""
 
+    floating = False  # whether the banner lies over the end of the page, so that nothing moves when it comes
+    widest = 0  # pixels of the content at most, so that lines stay readable on large screens; 0: all there are
     go_to = Signal(str)  # the name of another page to show
+    step_selected = Signal(object, int)  # folder of a run, and its step, which the chat is to answer from
+    export_wanted = Signal(object, int)  # the same, to be exported
+    ask_wanted = Signal(object, int)  # the same, to be asked now
 
     def __init__(self, title: str, sentence: str) -> None:
         super().__init__()
@@ -184,7 +203,12 @@ class Page(QWidget):
         self.sentence = label(sentence, "dim", wrap=True)
         self.header = row(label(title, "title"), 2 * GRID, self.sentence)
         self.header.setStretch(2, 1)
-        top = column(self.header, self.banner)
+        self._top = top = column(self.header)
+        if self.floating:
+            self.banner.setParent(self)
+            self.banner.installEventFilter(self)
+        else:
+            top.addWidget(self.banner)
         top.setContentsMargins(3 * GRID, 2 * GRID, 3 * GRID, GRID)
         self.body = QVBoxLayout()
         self.body.setSpacing(2 * GRID)
@@ -200,3 +224,26 @@ class Page(QWidget):
         outer = column(top, area, spacing=0)
         outer.setStretch(1, 1)
         self.setLayout(outer)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Keeps the content within its width, and the banner over the end of the page."""
+        super().resizeEvent(event)
+        rest = max(event.size().width() - self.widest, 0) if self.widest else 0
+        for part in (self._top, self.body):
+            margins = part.contentsMargins()
+            margins.setRight(max(rest - 3 * GRID, 3 * GRID))
+            part.setContentsMargins(margins)
+        self._place_banner()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Follows the banner's text."""
+        if watched is self.banner and event.type() in (QEvent.Type.LayoutRequest, QEvent.Type.Show):
+            self._place_banner()
+        return super().eventFilter(watched, event)
+
+    def _place_banner(self) -> None:
+        if self.floating:
+            width = min(self.width() - 6 * GRID, self.widest or 110 * GRID)
+            height = max(self.banner.heightForWidth(width), self.banner.minimumSizeHint().height())
+            self.banner.setGeometry(3 * GRID, self.height() - height - 2 * GRID, width, height)
+            self.banner.raise_()

@@ -1,11 +1,10 @@
-"""The ways to tune side by side: memory and time of each on this computer, and a button to take it."""
+"""The ways to tune as cards: memory and time of each on this computer, and a button to take it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QGridLayout
 
 from sparsezo_gui.answers import Plan, WayFigures
@@ -19,16 +18,18 @@ from sparsezo_gui.gui.widgets.basic import (
     add,
     badge,
     button,
+    card,
     clear,
-    column,
     label,
     restyle,
     row,
 )
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.ways import uses
 
-COLUMNS = ("Way", "Memory", "A step", "Usual steps", "In all", "")
+FIGURES = ("Memory", "A step", "Usual steps", "In all")
+IN_A_ROW = 3
 BEFORE = "Memory is estimated. Compare to measure memory and time."
 COMPARING = "Loads the model and runs a few steps in each way."
 
@@ -41,17 +42,17 @@ class WaysCard(Card):
         self._workspace, self._take = workspace, take
         self._shown: Plan | None = None
         self._takes: list[Button] = []
+        self._cards: list[Card] = []
         self._button = button("Compare on this computer", self._pressed)
         self._doing = label("", "hint", wrap=True, name="Comparison")
         self._bar = ProgressBar("Comparison progress")
         self._why = label("", wrap=True, name="Recommended way")
         self._notes = label("", "hint", wrap=True, name="Notes on the comparison")
         self._grid = QGridLayout()
-        self._grid.setHorizontalSpacing(3 * GRID)
-        self._grid.setVerticalSpacing(GRID)
-        head = row(label("Compare ways", "heading"), 2 * GRID, self._doing, self._button)
+        self._grid.setSpacing(GRID)
+        head = row(label("Ways to tune", "heading"), 2 * GRID, self._doing, self._button)
         head.setStretch(2, 1)
-        add(self.box, head, self._bar, self._grid, self._why, self._notes)
+        add(self.box, head, self._bar, self._why, self._grid, self._notes)
         workspace.on(EstimateWays, CompareWays, call=self.refresh)
         for signal in (workspace.recipe_changed, workspace.blocker_changed):
             signal.connect(self.refresh)
@@ -71,7 +72,7 @@ class WaysCard(Card):
         waiting = f"{progress.stage}…" if progress else "Waiting for the engine…"
         self._doing.setText(waiting if busy else "" if measured else BEFORE)
         for part, text in ((self._why, plan.why if plan else ""), (self._notes, " ".join(plan.notes) if plan else "")):
-            part.setText(text)
+            part.setText(in_form_words(text))
             part.setVisible(bool(text))
         self._show(plan)
 
@@ -79,33 +80,36 @@ class WaysCard(Card):
         if plan is not self._shown:
             self._shown = plan
             clear(self._grid)
-            self._takes = []
-            for place, title in enumerate(COLUMNS if plan else ()):
-                self._put(title, 0, place, "hint")
+            self._takes, self._cards = [], []
             for index, way in enumerate(plan.ways if plan else ()):
-                self._add(way, index + 1, plan is not None and way is plan.best)
-            self._grid.setColumnStretch(0, 1)
-        for take, way in zip(self._takes, plan.ways if plan else (), strict=True):
+                self._add(way, index, plan is not None and way is plan.best)
+        for take, framed, way in zip(self._takes, self._cards, plan.ways if plan else (), strict=True):
             used = uses(self._workspace.recipe, way.tables)
             take.setText("In use" if used else "Use")
             take.setEnabled(not used and not way.problem)
+            restyle(framed, chosen="true" if used else "false")
 
-    def _add(self, way: WayFigures, line: int, recommended: bool) -> None:
+    def _add(self, way: WayFigures, index: int, recommended: bool) -> None:
         mark = badge(f"Recommended: {way.title}")
         mark.setText("Recommended")
         restyle(mark, level="fits")
         mark.setVisible(recommended)
-        limits = label(way.problem or way.limits, "hint", wrap=True, name=f"Limits: {way.title}")
-        self._grid.addLayout(column(row(label(way.title, "heading"), mark, None), limits, spacing=2), line, 0)
-        for place, text in enumerate(figures(way), 1):
-            self._put(text, line, place, name=f"{COLUMNS[place]}: {way.title}")
-        take = button("Use", lambda: self._take(way.tables), name=f"Use {way.title}", tip=way.problem)
+        limits = label(in_form_words(way.problem or way.limits), "hint", wrap=True, name=f"Limits: {way.title}")
+        numbers = QGridLayout()
+        numbers.setHorizontalSpacing(2 * GRID)
+        numbers.setVerticalSpacing(2)
+        for place, (name, text) in enumerate(zip(FIGURES, figures(way), strict=True)):
+            numbers.addWidget(label(name, "hint"), 2 * (place // 2), place % 2)
+            numbers.addWidget(label(text, "heading", name=f"{name}: {way.title}"), 2 * (place // 2) + 1, place % 2)
+            numbers.setColumnStretch(place % 2, 1)
+        take = button("Use", lambda: self._take(way.tables), name=f"Use {way.title}", tip=in_form_words(way.problem))
         self._takes.append(take)
-        self._grid.addWidget(take, line, len(COLUMNS) - 1, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-
-    def _put(self, text: str, line: int, place: int, role: str = "", name: str = "") -> None:
-        side = Qt.AlignmentFlag.AlignLeft if place == 0 else Qt.AlignmentFlag.AlignRight
-        self._grid.addWidget(label(text, role, name=name), line, place, side | Qt.AlignmentFlag.AlignVCenter)
+        title = label(way.title, "heading", wrap=True)
+        title.setMinimumHeight(3 * GRID)  # that of the badge, so that all cards are alike
+        framed = card(row(title, mark), numbers, limits, None, row(None, take))
+        self._cards.append(framed)
+        self._grid.addWidget(framed, index // IN_A_ROW, index % IN_A_ROW)
+        self._grid.setColumnStretch(index % IN_A_ROW, 1)
 
     def _pressed(self) -> None:
         if self._workspace.of(CompareWays).busy:

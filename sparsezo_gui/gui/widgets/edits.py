@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QKeyEvent
+from PySide6.QtGui import QColor, QKeyEvent, QPainter, QPaintEvent
 from PySide6.QtWidgets import QLineEdit
 
 from sparsezo_gui.gui import formatting
+from sparsezo_gui.gui.theme import GRID, colours
 
 
 class TextEdit(QLineEdit):
@@ -43,9 +44,21 @@ class ListEdit(TextEdit):
 class NumberEdit(TextEdit):
     """A number such as 2000, 1e-4 or 0.1 %; arrow keys change whole numbers by 1 and others by a factor of 10."""
 
-    def __init__(self, whole: bool) -> None:
+    def __init__(self, whole: bool, unit: str = "") -> None:
         super().__init__()
-        self.whole = whole
+        self.whole, self.unit = whole, unit
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Writes the unit inside, at the right end."""
+        room = self.fontMetrics().horizontalAdvance(self.unit) + GRID if self.unit else 0
+        if room != self.textMargins().right():
+            self.setTextMargins(0, 0, room, 0)
+        super().paintEvent(event)
+        if self.unit:
+            painter = QPainter(self)
+            painter.setPen(QColor(colours().dim))
+            place = self.rect().adjusted(0, 0, -GRID - 2, 0)
+            painter.drawText(place, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, self.unit)
 
     def value(self) -> int | float | str:
         """The number, or the text if it is not a number."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 from pydantic.fields import FieldInfo
-from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QWheelEvent
+from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtGui import QStandardItemModel, QWheelEvent
 from PySide6.QtWidgets import QCheckBox, QComboBox, QLineEdit, QRadioButton, QSizePolicy, QVBoxLayout, QWidget
 
 from sparsezo_gui.gui import formatting
+from sparsezo_gui.gui.help import PLACE, show_help
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import column, label, restyle, row
+from sparsezo_gui.gui.widgets.basic import button, column, label, restyle, row
 from sparsezo_gui.gui.widgets.edits import ListEdit, NumberEdit, TextEdit
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.recipe.variants import shown
 
 INDENT = 27  # of the hint below a radio button
@@ -44,6 +46,15 @@ class Combo(QComboBox):
             self.addItem(text, data)
         self.choose(current)
         self.blockSignals(False)
+
+    def fill_groups(self, groups: Mapping[str, list[tuple[str, Any]]], current: Any) -> None:
+        """Like `fill`, with a title above the entries of each group, which cannot be chosen."""
+        entries = [entry for title, part in groups.items() for entry in ([(title, None)] if title else []) + part]
+        self.fill(entries, current)
+        model = cast("QStandardItemModel", self.model())
+        for index, (title, _) in enumerate(entries):
+            if title in groups:
+                model.item(index).setEnabled(False)
 
     def choose(self, data: Any) -> None:
         """Selects an entry by its data; emits no signal."""
@@ -142,15 +153,17 @@ class SettingField(QWidget):
 
     edited = Signal(str, object)  # name, value; only by the user
 
-    def __init__(self, name: str, field: FieldInfo) -> None:
+    def __init__(self, name: str, field: FieldInfo, table: str, rule: str = "") -> None:
+        """``name`` is a key of a ``table`` of the recipe, if that table has a ``rule``."""
         super().__init__()
         self.name = name
+        self.setProperty(PLACE, f"{table}/{rule}/{name}")
         self.title = title_of(name, field)
         self.help = (field.description or "").replace(" %", "\u00a0%")
         typical = shown(field).sane
         span = f" Typical: {formatting.number(typical[0])} to {formatting.number(typical[1])}." if typical else ""
         self._help_and_range = self.help + span
-        self._editor = self._make_editor(field.annotation)
+        self._editor = self._make_editor(field.annotation, shown(field).unit)
         self._editor.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self._editor.setAccessibleName(self.title)
         self._editor.setAccessibleDescription(self.help)
@@ -159,21 +172,24 @@ class SettingField(QWidget):
         caption.setBuddy(self._editor)
         self._hint = label("", "hint", wrap=True)
         self._hint.setAlignment(Qt.AlignmentFlag.AlignTop)
-        unit = label(shown(field).unit, "dim")
-        unit.setVisible(bool(unit.text()))
+        more = button("", lambda: show_help(self), role="info", image="info", name=f"Help on {self.title}")
+        more.setIconSize(QSize(14, 14))
+        more.setToolTip("Opens the help at this setting (F1)")
+        more.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # F1 in the field does the same
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(GRID // 2)
-        if not isinstance(self._editor, QCheckBox):
-            layout.addWidget(caption)
-        line = row(self._editor, unit)
-        line.setStretch(0, 1)
-        layout.addLayout(line)
+        if isinstance(self._editor, QCheckBox):
+            self._editor.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
+            layout.addLayout(row(self._editor, more, None, spacing=GRID // 2))
+        else:
+            layout.addLayout(row(caption, more, None, spacing=GRID // 2))
+            layout.addWidget(self._editor)
         layout.addWidget(self._hint)
         layout.addStretch(1)
         self.set_error("")
 
-    def _make_editor(self, annotation: Any) -> QWidget:
+    def _make_editor(self, annotation: Any, unit: str) -> QWidget:
         """An editor for this type; sets how its value is read and shown."""
         self._read: Callable[[], Any]
         self._write: Callable[[Any], None]
@@ -195,7 +211,7 @@ class SettingField(QWidget):
             return box
         several = annotation == tuple[str, ...]
         number = annotation in (int, float)
-        line = NumberEdit(annotation is int) if number else ListEdit() if several else TextEdit()
+        line = NumberEdit(annotation is int, unit) if number else ListEdit() if several else TextEdit()
         line.editingFinished.connect(lambda: self._finished(line))
         self._read, self._write = line.value, line.show_value
         return line
@@ -222,7 +238,7 @@ class SettingField(QWidget):
         """Shows why the recipe refuses the value, or that it does not; returns this in the words of the form."""
         place = f"{self.name}: "
         sentence = fault.split(place, 1)[-1] if place in fault else fault
-        sentence = f"{self.title}: {sentence}" if sentence else ""
+        sentence = f"{self.title}: {in_form_words(sentence)}" if sentence else ""
         self.set_error(sentence)
         return sentence
 

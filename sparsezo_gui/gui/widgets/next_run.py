@@ -7,7 +7,7 @@ from PySide6.QtWidgets import QFrame, QVBoxLayout
 
 from sparsezo_gui.gui.following import short
 from sparsezo_gui.gui.formatting import count
-from sparsezo_gui.gui.requests import EstimateMemory, MeasureMemory, PreviewData, ReadModel
+from sparsezo_gui.gui.requests import EstimateMemory, LoadEngine, MeasureMemory, PreviewData, ReadModel
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import badge, button, label, restyle, row
 from sparsezo_gui.gui.widgets.memory import verdict_of
@@ -33,16 +33,20 @@ class NextRun(QFrame):
         self._again = button("Check again", workspace.look_again, name="Check the next run again",
                              tip="Looks at the model and the data again.")  # fmt: skip
         self._start = button("Start", self.start.emit, role="primary", image="play", name="Start run")
+        self._waits = label("Starts when the engine is ready.", "hint", name="Waiting to start")
+        self._cancel = button("Cancel", workspace.run.take_back, name="Cancel the start")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(3 * GRID, GRID, 3 * GRID, GRID)
         layout.setSpacing(GRID // 2)
-        line = row(label("Next run", "heading"), self._text, self._fits, self._again, self._start, spacing=2 * GRID)
+        line = row(label("Next run", "heading"), self._text, self._fits, self._waits, self._again, self._cancel,
+                   self._start, spacing=2 * GRID)  # fmt: skip
         line.setStretch(1, 1)
         layout.addLayout(line)
         layout.addWidget(self._fault)
-        for signal in (workspace.recipe_changed, workspace.faults.changed, workspace.blocker_changed):
+        for signal in (workspace.recipe_changed, workspace.faults.changed, workspace.blocker_changed,
+                       workspace.run.changed):  # fmt: skip
             signal.connect(self.refresh)
-        workspace.on(ReadModel, PreviewData, EstimateMemory, MeasureMemory, call=self.refresh)
+        workspace.on(LoadEngine, ReadModel, PreviewData, EstimateMemory, MeasureMemory, call=self.refresh)
         self.refresh()
 
     def refresh(self) -> None:
@@ -61,8 +65,12 @@ class NextRun(QFrame):
         self._fault.setText(in_form_words(workspace.faults.first or found))
         self._fault.setVisible(bool(self._fault.text()))
         self._again.setVisible(bool(found))
-        self._start.setEnabled(not self._fault.text() and not workspace.blocker)
-        self._start.setToolTip(self._fault.text() or workspace.blocker or STARTS)
+        waits, blocker = workspace.run.waits, workspace.start_blocker
+        self._start.setVisible(not waits)
+        for part in (self._waits, self._cancel):
+            part.setVisible(waits)
+        self._start.setEnabled(not self._fault.text() and not blocker)
+        self._start.setToolTip(self._fault.text() or blocker or STARTS)
 
 
 def fault_of(workspace: Workspace) -> str:

@@ -34,7 +34,7 @@ class Outlook(Card):
             return
         density = getattr(recipe.mask, "density", None)
         part = f", {100 * density:g} % of the weights" if density else ""
-        self._title.setText(workspace.blocker or workspace.faults.first or "Ready to start")
+        self._title.setText(workspace.start_blocker or workspace.faults.first or "Ready to start")
         self._text.setText(
             f"{recipe.model.id} in {recipe.model.bits} bits, tuned on {Path(recipe.data.source).name}\n"
             f"{type(recipe.mask).title}{part}, {formatting.count(recipe.loop.steps)} steps of "

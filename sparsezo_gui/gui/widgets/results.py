@@ -10,6 +10,8 @@ from PySide6.QtWidgets import (
     QGridLayout,
     QListWidget,
     QListWidgetItem,
+    QSizePolicy,
+    QStackedWidget,
     QStyledItemDelegate,
     QStyleOptionViewItem,
     QWidget,
@@ -18,10 +20,15 @@ from PySide6.QtWidgets import (
 from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.record import RunRecord, StepNotice
 from sparsezo_gui.gui.theme import GRID, icon, theme
-from sparsezo_gui.gui.widgets.basic import clear, label
+from sparsezo_gui.gui.widgets.basic import Card, add, button, clear, label, row
+from sparsezo_gui.gui.widgets.examples import KINDS, ExamplesDialog
+from sparsezo_gui.gui.widgets.fields import Combo
 from sparsezo_gui.gui.widgets.safe_text import safe_sentence, safe_text
 from sparsezo_gui.recipe.events import Examples
 from sparsezo_gui.recipe.metrics import METRICS, metric
+
+NO_EXAMPLES = "Examples appear with the next evaluation."
+NO_CHANGES = "Answers that differ from the base model's appear with the next evaluation."
 
 
 class Metrics(QWidget):
@@ -65,9 +72,13 @@ class Metrics(QWidget):
         if examples:
             text = formatting.split(one) + ("" if one.partial else f", {formatting.count(examples)} examples")
             self._grid.addWidget(label(text, "hint"), len(names) + 1, 0, 1, 4)
-        if record.general_text is not None:
-            text = f"Perplexity on general text: {record.general_text}"
-            self._grid.addWidget(label(text, "hint", wrap=True), len(names) + 2, 0, 1, 4)
+        if (general := record.general_text) is not None:
+            cells = ("General text", *(formatting.count(each) if each >= 1000 else f"{each:.4g}"
+                                       for each in (general.base, general.tuned)))  # fmt: skip
+            for place, text in enumerate(cells):
+                self._put(len(names) + 2, place, text, "heading" if place == 2 else "")
+            self._put(len(names) + 2, 3, formatting.change(general.increase), "dim")
+            self._grid.addWidget(label("Perplexity; lower is better", "hint"), len(names) + 3, 0, 1, 4)
 
     def _put(self, line: int, place: int, text: str, role: str) -> None:
         part = label(text, role)
@@ -101,9 +112,9 @@ class _List(QListWidget):
         theme().changed.connect(self._write)
         self._write()
 
-    def _show(self, lines: list[tuple[str, str, str]]) -> None:
-        """Shows lines of text, icon and colour."""
-        if lines != self._lines:
+    def _show(self, lines: list[tuple[str, str, str]], again: bool = False) -> None:
+        """Shows lines of text, icon and colour; ``again`` also if there are still none, as the reason may differ."""
+        if lines != self._lines or (again and not lines):
             self._lines = lines
             self._write()
 
@@ -137,24 +148,77 @@ class NoticeList(_List):
 
 
 class ExampleList(_List):
-    """The worst and the best examples of the last evaluation, the worst first."""
+    """The worst, the best or the changed examples of the last evaluation, below the step and split it was on."""
 
     def __init__(self) -> None:
-        super().__init__("Worst and best examples", "Examples appear with the next evaluation.")
+        super().__init__("Examples", NO_EXAMPLES)
 
-    def show_examples(self, found: Examples | None) -> None:
-        """Shows examples."""
-        parts = (("Worst", found.worst), ("Best", found.best)) if found else ()
+    def show_examples(self, found: Examples | None, kind: str) -> None:
+        """Shows the examples of one of the `KINDS`."""
+        examples = getattr(found, kind) if found else []
+        self._empty = NO_CHANGES if kind == "changed" else NO_EXAMPLES
         self._show([
-            (f"{which}, loss {each['loss']:.3g}: {_outcome(each)}\n{each['prompt'].strip()}",
+            (f"{_outcome(each)}, loss {each['loss']:.3g}\n{each['prompt'].strip()}",
              "evaluate" if each["answer"] in ("", each["expected"]) else "close", "dim")
-            for which, examples in parts for each in examples
-        ])  # fmt: skip
+            for each in examples
+        ], again=True)  # fmt: skip
 
 
 def _outcome(example: dict[str, Any]) -> str:
-    """The expected and the actual answer."""
+    """The expected and the actual answer, and what the base model answered."""
     expected, answer = (str(example[key]) or "nothing" for key in ("expected", "answer"))
     if not example["answer"]:
         return f"expected: {expected}"
-    return f"{answer}, as expected" if answer == expected else f"{answer} instead of {expected}"
+    before = f", before: {example['before'] or 'nothing'}" if "before" in example else ""
+    return (f"{answer}, as expected" if answer == expected else f"{answer} instead of {expected}") + before
+
+
+class Results(Card):
+    """Metrics before and after, and below them the notices or examples of one kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metrics, self.notices, self.examples = Metrics(), NoticeList(), ExampleList()
+        self._found: Examples | None = None
+        lists = QStackedWidget()
+        lists.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
+        lists.setMinimumHeight(12 * GRID)
+        lists.addWidget(self.notices)
+        lists.addWidget(self.examples)
+        self._which = Combo("List to show")
+        self._which.fill([("Notices", ""), *((title, kind) for kind, title in KINDS.items())], "")
+        self._which.currentIndexChanged.connect(lambda place: lists.setCurrentIndex(min(place, 1)))
+        self._which.currentIndexChanged.connect(self._show_examples)
+        self._table = button("Table", self.show_table, role="flat", name="Examples as a table")
+        self._of = label("", "hint", name="Evaluation of the examples")
+        choice = row(self._which, self._table)
+        choice.setStretch(0, 1)
+        add(self.box, label("Before and after", "heading"), self.metrics, choice, self._of, lists)
+        self.box.setStretch(4, 1)
+        theme().changed.connect(self._fit)
+        self._fit()
+        self._show_examples()
+
+    def _fit(self) -> None:
+        """Larger text takes more room."""
+        self.setFixedWidth(int(36 * GRID * min(theme().text_scale, 1.3)))
+
+    def show_record(self, record: RunRecord) -> None:
+        """Shows what is known of a run."""
+        self._found = record.examples
+        self.metrics.show_record(record)
+        self.notices.show_notes(record.notes)
+        self._show_examples()
+
+    def _show_examples(self) -> None:
+        found, kind = self._found, self._which.currentData()
+        self.examples.show_examples(found, kind or next(iter(KINDS)))
+        self._table.setVisible(found is not None)
+        self._of.setVisible(bool(kind and found))
+        if found is not None:
+            self._of.setText(f"Step {formatting.count(found.step)}, {found.split}")
+
+    def show_table(self) -> None:
+        """Shows the examples of the last evaluation as tables."""
+        if self._found is not None:
+            ExamplesDialog(self._found, self).open()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QSlider, QWidget
 
+from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.formatting import count
+from sparsezo_gui.gui.record import RunRecord
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import button, label, row
 from sparsezo_gui.gui.widgets.edits import NumberEdit
@@ -64,3 +66,19 @@ class StepSlider(QWidget):
         value = self._number.value()
         self._slider.setValue(value if isinstance(value, int) else self._slider.maximum())
         self._number.setText(str(self._slider.value()))
+
+
+def results_at(record: RunRecord | None, step: int) -> str:
+    """The evaluations of a run at a step, in sentences; ``record`` is None if it is not the displayed run."""
+    if record is None:
+        return "Evaluate it or ask in the chat (Ctrl+J); this loads the model."
+    if (now := record.progress) is not None:
+        return now.stage + (f": {now.done} of {now.total} {now.unit}" if now.total else "")
+    found = [each for each in (*record.evaluations, *record.changed_input_evaluations[-1:]) if each.step == step]
+    results = [
+        f"{formatting.split(each)}{', with changed inputs' if each.changed else ''}: " + ", ".join(
+            f"{formatting.field_label(name).lower()} {formatting.metric(name, value)}"
+            for name, value in each.metrics.items() if name != "examples"
+        ) for each in found
+    ]  # fmt: skip
+    return ". ".join(results) or "Not evaluated at this step yet."

@@ -147,5 +147,5 @@ class DataTable(QTableView):
             self.resizeColumnsToContents()
             widest = max(self.viewport().width() // 2, 30 * GRID)
             for index in range(len(columns)):
-                self.setColumnWidth(index, min(max(self.columnWidth(index), 20 * GRID), widest))
+                self.setColumnWidth(index, min(max(self.columnWidth(index), 15 * GRID), widest))
         self.mapping.place()

@@ -84,8 +84,51 @@ def test_no_way_out_of_the_sandbox(text):
 
 
 def test_what_the_parser_says_is_a_sentence():
-    with pytest.raises(UserError, match=r"line 1: unexpected end of template.*'\. Write a column as"):
+    with pytest.raises(UserError, match=r"line 1: '\{\{' or '\{%' is not closed: .* after it\. Write a column as"):
         render("{{ text")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{% if n %}x", "'{% if %}' has no '{% endif %}'"),
+        ("{# x", "'{#' is not closed: write '#}' after it"),
+        ("{{ text & n }}", "'&' is not expected here"),
+        ("{{ text label }}", "'label' is not expected here"),
+        ("{{ }}", "a column or a value is missing before '}}'"),
+        ("{% foo %}", "there is no '{% foo %}'"),
+        ("{% endif %}", "'{% endif %}' is here, but nothing before it that it belongs to"),
+        ("{{ text }", "'}' is not expected here; '{{' is closed by '}}'"),
+        ("{{ 'text }}", "a text in quotes is not closed: write ' after it"),
+        ("{{ text. }}", "a name is missing after '.'"),
+        ("{{ (text }}", "')' is missing before the end of the expression"),
+        ("{% raw %}x", "'{% raw %}' has no '{% endraw %}'"),
+        ("{%", "'{%' needs a word after it, such as 'if'"),
+    ],
+)
+def test_what_the_parser_says_is_told_in_our_own_words_with_its_line(text, told):
+    with pytest.raises(UserError) as error:
+        render(f"{{{{ text }}}}\n{text}")
+    assert str(error.value) == f"[data] template, line 2: {told}. Write a column as {{{{ column }}}}."
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{{ text + n }}", "'+' joins texts, or adds numbers, but not both"),
+        ("{{ n + text }}", "'+' joins texts, or adds numbers, but not both"),
+        ("{{ o.q }}", "a value has no part 'q'"),
+        ("{{ parts[7] }}", "a value has no part '7'"),
+        ("{{ n / 0 }}", "it divides by zero"),
+        ("{{ text < n }}", "a text and a number cannot be compared"),
+        ("{{ text - n }}", "'-' needs numbers on both sides"),
+        ("{{ text.__class__ }}", "'__class__' cannot be read from a template"),
+    ],
+)
+def test_what_fails_on_a_row_is_told_in_our_own_words_with_its_line(text, told):
+    with pytest.raises(UserError) as error:
+        render(f"{{{{ text }}}}\n{text}")
+    assert str(error.value) == f"[data] template: fails on a.jsonl, row 1: line 2: {told}."
 
 
 BOMBS = [

@@ -36,6 +36,20 @@ def table(tmp_path):
     return DataTable(source=str(path), template="{{ text }} is", columns={"answer": "label"}, validation=0, test=0)
 
 
+def test_without_a_density_small_models_tune_more_of_their_weights(frozen_tiny):
+    spec = frozen_tiny("llama", 32).spec
+
+    def share(eligible, **density):
+        return GradientSubspace(**density).share(replace(spec, eligible=eligible))
+
+    assert share(1_000_000) == 0.01, "a small part, even if 16 384 weights are more"
+    assert share(4_096_000) == 0.004, "as many as 16 384 weights"
+    assert share(7_000_000_000) == share(16_384_000) == 0.001
+    assert share(1_000_000, density=0.0001) == 0.0001
+    tuned = GradientSubspace().tuned(spec)
+    assert tuned == round(0.01 * spec.eligible)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_direction_changes_the_loss_of_its_own_group_alone(frozen_tiny, table, family):
     model = frozen_tiny(family, 32)

@@ -132,7 +132,7 @@ def test_an_adapter_that_would_be_loaded_with_the_model(folder):
 def test_remote_code_does_not_run_by_what_a_recipe_says(folder):
     edit(folder / "config.json", model_type="own", auto_map={"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"})
     (folder / "own.py").write_text("raise RuntimeError('it ran')")
-    assert "set trust_remote_code = true" in refused(folder)
+    assert "set [model] trust_remote_code = true" in refused(folder)
     assert "needs the Python code that comes with it" in refused(folder, trust_remote_code=True)
 
 

@@ -218,8 +218,12 @@ def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path, home):
             os._exit(9)
 
     def die_in_a_start():
-        with starting(Recipe()) as (path, _):
-            (path / "recipe.toml").write_text("")
+        drafts.new_folder(home / "runs", "run-started")
+        (home / "runs" / "run-started" / "lock").touch()
+        os._exit(9)
+
+    def die_while_preparing():
+        with starting(Recipe(run={"name": "prepared"})):
             os._exit(9)
 
     def die_before_a_branch_has_its_name():
@@ -229,6 +233,7 @@ def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path, home):
     killed_in(die_before_a_branch_has_its_name)
     killed_in(die_in_a_draft)
     killed_in(die_in_a_start)
+    killed_in(die_while_preparing)
     left = [*home.rglob(f"{drafts.PREFIX}*"), *tmp_path.glob(f"{drafts.PREFIX}*"), *(home / "runs").glob("run-*")]
     left.append(run.path / "branches" / "named")
     mine = home / "runs" / "mine"  # looks like nothing that the program makes
@@ -236,16 +241,16 @@ def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path, home):
     (mine / "recipe.toml").write_text("")
     list_runs()
     assert len(left) == 5 and all(path.exists() for path in left), "a lock may be about to be taken in what is young"
-    for path in (*left, mine):
+    for path in (*left, mine, *(home / "runs").glob("prepared-*")):
         old(path)
-    list_runs()
+    assert {each.name for each in list_runs() if each.state == "interrupted"} == {"prepared"}
     assert [path.parent for path in left if path.exists()] == [tmp_path]
     with drafting(tmp_path) as live:
         old(live.parent)
         with drafting(tmp_path):
             assert live.exists()
     assert [path for path in left if path.exists()] == [] and mine.exists()
-    assert [each.name for each in list_runs()] == ["run", "kept"]
+    assert [each.name for each in list_runs()] == ["prepared", "run", "kept"]
 
 
 def test_a_note_that_is_being_written_is_not_swept(tmp_path):
@@ -265,7 +270,8 @@ def test_a_failed_start_leaves_a_folder_of_the_users(make, tmp_path):
     for folder in ("mine", "made"):
         events = training.train(make(), folder=tmp_path / folder)
         next(events)
-        events.close()
+        with pytest.raises(UserError, match="broken"):
+            events.throw(UserError("broken"))
     assert list((tmp_path / "mine").iterdir()) == [] and not (tmp_path / "made").exists()
 
 

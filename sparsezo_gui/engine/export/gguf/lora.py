@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsezo_gui.engine.export.form import ExportFormat
+from sparsezo_gui.engine.export.form import ExportFormat, entries_bytes
 from sparsezo_gui.engine.export.gguf.programs import in_ollama
 from sparsezo_gui.recipe.events import Notice, Progress
 from sparsezo_gui.sizes import size
@@ -36,6 +36,10 @@ class GgufLora(ExportFormat):
     def serve(self, out: str, base: str, space: Space, rank: int = 0) -> dict[str, str]:
         """See `ExportFormat.serve`: for llama.cpp, the base model is a GGUF file too."""
         return {"Ollama": in_ollama(out), "llama.cpp": shlex.join(["llama-server", "-m", "BASE.gguf", "--lora", out])}
+
+    def size(self, tuned: int, parameters: int, space: Space, options: Mapping[str, str]) -> int:
+        """See `ExportFormat.size`."""
+        return entries_bytes(tuned, space)
 
     def write(  # type: ignore[override]  # takes its own options by name
         self, session: Session, run: RunFolder, out: Path, accept: bool

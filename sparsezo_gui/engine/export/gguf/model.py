@@ -6,7 +6,7 @@ The file is read back by this program's own reader, and its output is compared w
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.session import Session
     from sparsezo_gui.engine.spaces.space import Space
 
+BITS = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5, "q5_1": 6, "q5_0": 5.5, "q4_1": 5, "q4_0": 4.5}  # of a weight
 KIND = Option(
     "kind",
     "Kind of numbers",
@@ -63,6 +64,10 @@ class Gguf(ExportFormat):
     def place(self, name: str, **options: str) -> Path | None:
         """See `ExportFormat.place`."""
         return in_lm_studio(name) if options.get("to") == "lmstudio" else None
+
+    def size(self, tuned: int, parameters: int, space: Space, options: Mapping[str, str]) -> int:
+        """See `ExportFormat.size`."""
+        return int(parameters * BITS.get(options.get("kind", "f16"), 16) / 8)
 
     def write(  # type: ignore[override]  # takes its own options by name
         self, session: Session, run: RunFolder, out: Path, accept: bool, kind: str = "f16", to: str = "file"
