@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Installs in a bare system, tunes the starter in the window, exports it, uninstalls, and says how long each step took:
 #
-#   packaging/smoke.sh [--suite SUITE] [--tar FILE] DEB|WHEEL
+#   packaging/smoke.sh [--suite SUITE] [--tar FILE] [--recipe RECIPE] DEB|WHEEL
 #
 # The bare system is made by mmdebstrap (Debian's SUITE, by default this machine's), or unpacked from a tar file of it. A
 # package is installed by apt; a wheel as a user does it, by install.sh, with this machine's uv and UV_FIND_LINKS, if set.
-# Needs root. The window needs no screen.
+# Needs root. The window needs no screen. A RECIPE file, such as the starter's with fewer steps, is tuned instead of the
+# starter; OMP_NUM_THREADS is passed on.
 set -euo pipefail
 # In a namespace of its own, so that nothing stays mounted whatever happens.
 [ "${1:-}" = --unshared ] || exec unshare --mount "$0" --unshared "$@"
@@ -13,11 +14,13 @@ shift
 cd "$(dirname "$0")/.."
 
 # shellcheck disable=SC1091
-suite=$(. /etc/os-release && echo "$VERSION_CODENAME") tar=
+suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+tar="" recipe=""
 while [ $# -gt 1 ]; do
     case "$1" in
         --suite) suite=$2 ;;
         --tar) tar=$2 ;;
+        --recipe) recipe=$(realpath "$2") ;;
         *) echo "smoke.sh: unknown argument '$1'." >&2; exit 2 ;;
     esac
     shift 2
@@ -36,7 +39,8 @@ trap clean_up EXIT
 inside() { chroot "$root" env -i PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin DEBIAN_FRONTEND=noninteractive "$@"; }
 user() {
     # shellcheck disable=SC2016
-    inside su user -c 'cd; PATH=$HOME/.local/bin:$PATH QT_QPA_PLATFORM=offscreen exec "$@"' -- sh "$@"
+    inside su user -c 'cd; PATH=$HOME/.local/bin:$PATH QT_QPA_PLATFORM=offscreen exec "$@"' -- \
+        sh env ${OMP_NUM_THREADS:+OMP_NUM_THREADS=$OMP_NUM_THREADS} "$@"
 }
 timed() {
     local title=$1 TIMEFORMAT='%R %U %S'
@@ -106,7 +110,9 @@ timed "sparsezo doctor" user sparsezo doctor
 timed "window, first start" window_until "asked: loading the engine"
 timed "window, second start" window_until "asked: loading the engine"
 timed "window and engine" window_until "done: loading the engine"
-timed "starter tuned in the window" user env HF_HUB_OFFLINE=1 sparsezo-gui starter --autostart --exit-when-done
+tuned=starter
+[ -z "$recipe" ] || { tuned=$(basename "$recipe") && cp "$recipe" "$home/"; }
+timed "$tuned tuned in the window" user env HF_HUB_OFFLINE=1 sparsezo-gui "$tuned" --autostart --exit-when-done
 tail -4 "$work/log"
 run=$(echo "$home"/.local/share/sparsezo/runs/*)
 expect "there is one run" test -f "$run/journal.bin"

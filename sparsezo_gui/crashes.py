@@ -133,7 +133,7 @@ def _run(folder: Path) -> RunSummary | None:
     from sparsezo_gui.engine.runs.listing import summary
 
     run = summary(Path(lines[0]))
-    return run if run.state == "stopped" else None
+    return run if run.state in ("stopped", "interrupted") else None
 
 
 def _lines(path: Path) -> list[str]:

@@ -25,14 +25,21 @@ LISTED = 10  # candidates shown
 
 
 @torch.inference_mode()
-def stream(model: FrozenModel, ids: Tensor, limit: int) -> Iterator[int]:
-    """Greedy tokens after ``ids`` (1, tokens), one at a time, until an end token or ``limit`` tokens."""
+def stream(model: FrozenModel, ids: Tensor, limit: int, temperature: float = 0.0, seed: int = 0) -> Iterator[int]:
+    """Tokens after ``ids`` (1, tokens), one at a time, until an end token or ``limit`` tokens: sampled with ``seed`` at
+    a ``temperature``, or the likeliest ones at 0."""
     limit = min(limit, _room(model, ids.shape[1]))
+    chance = torch.Generator().manual_seed(seed)
     ids, cache = ids.to(model.device), None
     for _ in range(limit):
         out = model.module(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache = out.past_key_values
-        token = int(out.logits[0, -1].argmax())
+        scores = out.logits[0, -1]
+        if temperature > 0:
+            probabilities = (scores.float().cpu() / temperature).softmax(0)
+            token = int(torch.multinomial(probabilities, 1, generator=chance))
+        else:
+            token = int(scores.argmax())
         if token in model.stops:
             return
         yield token
@@ -87,10 +94,12 @@ def answer_in(text: str, references: Sequence[str]) -> str:
     return text if several else text.split("\n", 1)[0]
 
 
-def reply(model: FrozenModel, asked: EncodedPrompt, limit: int) -> Iterator[str]:
+def reply(
+    model: FrozenModel, asked: EncodedPrompt, limit: int, temperature: float = 0.0, seed: int = 0
+) -> Iterator[str]:  # fmt: skip
     """Pieces of the answer: the likeliest candidates with their probabilities, one per line, or the `continuation`."""
     if asked.choice is None:
-        yield from continuation(model, asked, limit)
+        yield from continuation(model, asked, limit, temperature, seed)
         return
     found = rank_candidates(model, asked)
     yield "\n".join(f"{text} {100 * probability:.0f} %" for text, probability in found[:LISTED])
@@ -109,10 +118,14 @@ def rank_candidates(model: FrozenModel, asked: EncodedPrompt) -> list[tuple[str,
     return sorted(zip(asked.candidates, found, strict=True), key=lambda each: -each[1])
 
 
-def continuation(model: FrozenModel, asked: EncodedPrompt, limit: int) -> Iterator[str]:
-    """Pieces of generated text as they arrive; joined, they are the whole answer."""
+def continuation(
+    model: FrozenModel, asked: EncodedPrompt, limit: int, temperature: float = 0.0, seed: int = 0
+) -> Iterator[str]:  # fmt: skip
+    """Pieces of generated text as they arrive; joined, they are the whole answer. See `stream`."""
     model.check_tokens([asked.prompt], PLACE)
-    return pieces(stream(model, torch.tensor([asked.prompt], dtype=torch.long), limit), model.tokenizer)
+    return pieces(
+        stream(model, torch.tensor([asked.prompt], dtype=torch.long), limit, temperature, seed), model.tokenizer
+    )
 
 
 def pieces(tokens: Iterable[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +19,18 @@ from sparsezo_gui.gui.requests import InspectRun, ListTasks
 from sparsezo_gui.gui.run_requests import ReadRun
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import add, button, card, clear, column, label, row
+from sparsezo_gui.gui.widgets.exchange import STOPPED, AnswerSettings, Exchange, columns
+from sparsezo_gui.gui.widgets.probes import EVERY, Probe, Probes
 from sparsezo_gui.gui.widgets.safe_text import safe_sentence
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import Recipe, load
-from sparsezo_gui.recipe.events import Answer, Ask
+from sparsezo_gui.recipe.events import Answer, StopAnswer
 
-MAX_TOKENS = 96  # per answer at most, so that a run continues soon
 HINT = (
     "Compare the base and the tuned model. {how} If the task has a list of answers, you see their probabilities. "
     "During a run, the models answer between two steps."
 )
 RAW = "Without the template: the model continues your text as it is."
-NOTHING = "The model gave an empty answer."
 _COLUMN = re.compile(r"{{-?\s*([^\W\d]\w*)")
 _OPTIONAL = re.compile(r"{%-?\s*if\s+(\w+)\s*-?%}")
 
@@ -66,48 +68,12 @@ def placeholder(recipe: Recipe | None, tasks: list[Task], raw: bool) -> str:
     return safe_sentence(f"Type {json.dumps(dict.fromkeys(columns, '…'), ensure_ascii=False)}")
 
 
-class Exchange(QFrame):
-    """A prompt and two answers that arrive piece by piece."""
-
-    def __init__(self, prompt: str, step: str, raw: bool = False) -> None:
-        super().__init__()
-        base, step = (f"{name}, raw" if raw else name for name in ("Base", step))
-        names = ("Base model's answer", "Tuned model's answer")
-        self.base, self.tuned = (label(wrap=True, name=name, read=True) for name in names)
-        self.base.setText("…")
-        for part in (self.base, self.tuned):
-            part.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-            part.setAlignment(Qt.AlignmentFlag.AlignTop)
-        sides = row(
-            column(label(base, "dim"), self.base, None, spacing=0),
-            column(label(step, "dim"), self.tuned, None, spacing=0), spacing=2 * GRID,
-        )  # fmt: skip
-        sides.setStretch(0, 1)
-        sides.setStretch(1, 1)
-        self.setLayout(column(label(prompt, "heading", wrap=True, read=True), sides, spacing=GRID // 2))
-        self._open, self._text = [self.base, self.tuned], ""
-
-    @property
-    def waiting(self) -> bool:
-        """Whether an answer is still missing."""
-        return bool(self._open)
-
-    def add_piece(self, answer: Answer) -> bool:
-        """Adds a piece; returns whether both answers are complete."""
-        self._text += answer.text
-        self._open[0].setText(self._text.strip() or (NOTHING if answer.last else "…"))
-        if answer.last:
-            self._open.pop(0)
-            self._text = ""
-            if self._open:
-                self._open[0].setText("…")
-        return not self._open
-
-    def fail(self, why: str) -> None:
-        """Shows ``why`` in place of the missing answers."""
-        for part in self._open:
-            part.setText(why)
-        self._open = []
+def _turns(exchanges: Sequence[Exchange]) -> list[list[tuple[str, str]]]:
+    """What each model was told and answered, in the exchanges in which the last ones' models took part."""
+    done = [each for each in exchanges if not each.waiting]
+    names = [column.name for column in done[-1].columns] if done else []
+    same = [each for each in done if [column.name for column in each.columns] == names]
+    return [[(each.prompt, each.text[place].strip()) for each in same] for place in range(len(names))]
 
 
 class ChatDock(QDockWidget):
@@ -121,11 +87,15 @@ class ChatDock(QDockWidget):
         self._workspace = workspace
         self._place: tuple[Path, int | None] | None = None
         self._exchanges: list[Exchange] = []
+        self._waiting: deque[Exchange | Probe] = deque()  # in the order in which they were asked
+        self._possible = False  # someone can be asked now
+        self._of_chat = False  # the task is a chat, which has turns and a system prompt
         self._described: tuple[Any, ...] = ()
         self._advice = hint(None, [])
         self._list = column(spacing=2 * GRID)
         inner = QWidget()
-        inner.setLayout(column(self._list, None))
+        self._probes = Probes(self._keep_probes)
+        inner.setLayout(column(self._probes, self._list, None, spacing=2 * GRID))
         self._area = QScrollArea()
         self._area.setAccessibleName("Questions and answers")
         self._area.setWidgetResizable(True)
@@ -148,11 +118,19 @@ class ChatDock(QDockWidget):
         self._ask = button("Ask", self.ask, role="primary", name="Ask the model")
         self._ask.setShortcut("Ctrl+Return")
         self._clear = button("Clear", self.empty, role="flat", name="Clear chat")
-        whole = card(self._area, self._target_label, self._prompt, row(self._clear, None, self._raw, self._ask))
+        self._settings = AnswerSettings()
+        self._settings.hide()
+        more = button("Settings", lambda: self._settings.setVisible(self._settings.isHidden()), role="flat",
+                      name="Settings of the answers")  # fmt: skip
+        self._stop = button("Stop", self.stop, image="stop", name="Stop the answer")
+        whole = card(self._area, self._target_label, self._settings, self._prompt,
+                     row(self._clear, more, None, self._raw, self._stop, self._ask))  # fmt: skip
         whole.box.setStretch(0, 1)
         whole.setMinimumWidth(38 * GRID)
         self.setWidget(whole)
         workspace.run.answered.connect(self._take)
+        workspace.run.advanced.connect(self._ask_probes)
+        self._load_probes()
         workspace.on(ListTasks, call=self._refresh)
         for signal in (workspace.run.changed, workspace.blocker_changed):
             signal.connect(self._refresh)
@@ -176,17 +154,40 @@ class ChatDock(QDockWidget):
         prompt = self._prompt.toPlainText() if raw else self._prompt.toPlainText().strip("\n")
         if not prompt or place is None or not self._ask.isEnabled():
             return
+        self._send(prompt, raw, self._exchanges)
+        self._prompt.clear()
+
+    def _send(self, prompt: str, raw: bool, before: Sequence[Exchange]) -> None:
+        """Asks the models; in a chat, after what was said in the exchanges ``before``."""
+        if (place := self._chosen()) is None:
+            return
         folder, step = place
         if not self._exchanges:
             clear(self._list)
-        exchange = Exchange(prompt, f"After step {count(step)}" if step is not None else "Tuned", raw)
+        turns = _turns(before) if self._of_chat else ()
+        asked = columns(prompt, step, raw, self._settings, len(self._exchanges) + 1, turns)
+        exchange = Exchange(prompt, asked, self._again, self._watch)
         self._exchanges.append(exchange)
+        self._waiting.append(exchange)
         add(self._list, exchange)
-        self._workspace.run.inspect(folder, Ask(prompt, MAX_TOKENS, 0, raw), Ask(prompt, MAX_TOKENS, step, raw))
-        self._prompt.clear()
+        self._workspace.run.inspect(folder, *(each.ask for each in asked))
+        self._refresh()
+
+    def _again(self, exchange: Exchange) -> None:
+        """Asks once more, as if nothing had been said since."""
+        if self._possible:
+            self._send(exchange.prompt, exchange.columns[0].ask.raw, self._exchanges[: self._exchanges.index(exchange)])
+
+    def stop(self) -> None:
+        """Ends the answer that is being written; those after it are not begun."""
+        for exchange in self._exchanges:
+            exchange.stopped = exchange.waiting
+        self._workspace.run.command(StopAnswer())
 
     def empty(self) -> None:
         """Removes all answers."""
+        for exchange in self._exchanges:
+            exchange.gone = True
         clear(self._list)
         self._exchanges = []
         self._hint = label(self._advice, "hint", wrap=True)
@@ -200,9 +201,37 @@ class ChatDock(QDockWidget):
         return (record.folder, None) if record is not None and record.folder is not None else None
 
     def _take(self, answer: Answer) -> None:
-        waiting = next((each for each in self._exchanges if each.waiting), None)
-        if waiting is not None and waiting.add_piece(answer):
+        if self._waiting and self._waiting[0].add_piece(answer):
+            if isinstance(self._waiting.popleft(), Probe):
+                self._probes.show_all()
             self._refresh()
+
+    # Watched prompts
+
+    def _watch(self, exchange: Exchange) -> None:
+        self._probes.watch(exchange.prompt, exchange.columns[0].ask.raw)
+        self._keep_probes()
+
+    def _keep_probes(self) -> None:
+        self._workspace.store.setValue("probes", json.dumps([[each.prompt, each.raw] for each in self._probes.probes]))
+
+    def _load_probes(self) -> None:
+        try:
+            for prompt, raw in json.loads(str(self._workspace.store.value("probes", "[]", str))):
+                self._probes.watch(str(prompt), bool(raw))
+        except (ValueError, TypeError):
+            return  # not written by this program
+
+    def _ask_probes(self) -> None:
+        """Asks the watched prompts that are due."""
+        run = self._workspace.run
+        record = run.record
+        if not self._probes.probes or record is None or record.state != "running" or run.inspecting:
+            return
+        every = (record.recipe.loop.evaluate_every if record.recipe else 0) or EVERY
+        for probe in self._probes.due(record.step, every):
+            self._waiting.append(probe)
+            run.command(probe.ask)
 
     def _refresh(self) -> None:
         workspace, place = self._workspace, self._chosen()
@@ -216,11 +245,14 @@ class ChatDock(QDockWidget):
             why = f"The run '{active.name}' is using the engine. Stop it to ask another run."
         if not workspace.run.running and not workspace.of(ReadRun).busy:
             problem = workspace.problem_of(InspectRun, ReadRun)
-            for exchange in self._exchanges:
-                exchange.fail(problem.message if problem else "(stopped)")
+            for waiting in self._waiting:
+                waiting.fail(problem.message if problem else STOPPED)
+            self._waiting.clear()
         name = place[0].name if place is not None else ""
         at = f"after step {count(place[1])}" if place is not None and place[1] is not None else "latest step"
         self._target_label.setText(why or f"{name}, {at}")
+        self._stop.setVisible(workspace.run.running and bool(self._waiting))
+        self._possible = not why
         self._ask.setEnabled(not why and bool(self._prompt.toPlainText().strip()))
         self._describe(place[0] if place is not None else None)
 
@@ -235,6 +267,9 @@ class ChatDock(QDockWidget):
         except UserError:  # shown where the run is opened
             recipe = None
         self._advice = hint(recipe, tasks)
+        task = _task(recipe, tasks)
+        self._of_chat = task is not None and task.kind == "chat"
+        self._settings.show_chat(self._of_chat)
         if not self._exchanges:
             self._hint.setText(self._advice)
         self._prompt.setPlaceholderText(f"{placeholder(recipe, tasks, raw)}\nCtrl+Enter to ask")

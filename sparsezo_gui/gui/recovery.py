@@ -47,8 +47,10 @@ class Recovery(QObject):
         if crash is None or crash.run is None or request.folder != Path(crash.run.path):
             return
         self._crash = None
-        saved = f"{count(crash.run.step)} of {count(crash.run.steps)} steps are saved"
-        told = f"SparseZO ended unexpectedly during the run '{crash.run.name}'. {saved}."
+        when, saved = "during the run", f"{count(crash.run.step)} of {count(crash.run.steps)} steps are saved"
+        if crash.run.state == "interrupted":
+            when, saved = "while it prepared the run", "What it had found by then is saved"
+        told = f"SparseZO ended unexpectedly {when} '{crash.run.name}'. {saved}."
         self._window.go("run")
         self._window.page("run").banner.show_problem(
             Problem(told, _details(crash)), "warning", ("Resume", run.resume_displayed)

@@ -48,12 +48,25 @@ class EvaluateNow(Command):
 @dataclass(frozen=True, slots=True)
 class Ask(Command):
     """Let the model as of ``step`` (None: now) answer ``prompt`` in at most ``tokens`` tokens. The prompt goes through
-    the run's template, or is used as it is if ``raw``."""
+    the run's template, or is used as it is if ``raw``.
+
+    ``temperature`` is that of sampling, with ``seed``; 0 takes the likeliest token. In a chat, ``system`` and earlier
+    ``turns`` (what the user said, what the model answered) come before the prompt; other tasks have neither.
+    """
 
     prompt: str
     tokens: int = 128
     step: int | None = None
     raw: bool = False
+    temperature: float = 0.0
+    seed: int = 0
+    system: str = ""
+    turns: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StopAnswer(Command):
+    """End the answer that is being written; prompts that were sent before this are not answered."""
 
 
 @dataclass(frozen=True, slots=True)

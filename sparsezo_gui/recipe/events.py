@@ -22,6 +22,7 @@ from sparsezo_gui.recipe.commands import Release as Release
 from sparsezo_gui.recipe.commands import Resume as Resume
 from sparsezo_gui.recipe.commands import SetRate as SetRate
 from sparsezo_gui.recipe.commands import Stop as Stop
+from sparsezo_gui.recipe.commands import StopAnswer as StopAnswer
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A float; NaN and infinity are null in JSON."""

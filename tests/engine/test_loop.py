@@ -614,6 +614,22 @@ def test_questions_are_put_as_the_runs_examples_or_raw(make, tmp_path):
     assert raw and "%" not in raw
 
 
+def test_answers_are_sampled_with_a_seed_and_can_be_stopped(make, tmp_path):
+    warm = [e.Ask("the cat", 12, raw=True, temperature=2.0, seed=seed) for seed in (1, 1, 2)]
+    told = of(e.Answer, train(make(), tmp_path / "run", at(2, *warm)))
+    texts = [""]
+    for event in told:
+        texts[-1] += event.text
+        texts += [""] * event.last
+    assert texts[0] == texts[1] != texts[2] and texts[0]
+    long = e.Ask("the cat", 40, raw=True)
+    told = of(
+        e.Answer, train(make(), tmp_path / "other", at(2, long, long, e.StopAnswer(), e.Ask("the cat", 3, raw=True)))
+    )
+    ends = [index for index, event in enumerate(told) if event.last]
+    assert len(ends) == 3 and ends[:2] == [0, 1], "those before the command are not begun, the one after it is"
+
+
 def test_a_question_that_lacks_columns_is_answered_by_a_sentence(make, tmp_path):
     data = {"template": "{{ text }} {{ more }}?", "answers": ("yes", "no")}
     chosen = make(data=data)

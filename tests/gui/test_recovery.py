@@ -18,6 +18,7 @@ from standin import listed, past
 from sparsezo_gui import __version__, crashes
 from sparsezo_gui.answers import Crash
 from sparsezo_gui.crashes import CRASH, LOG, REPORTS, RUN, WINDOWS, Recorder, collect, recording
+from sparsezo_gui.engine import training
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.gui.app import Options, Startup
 from sparsezo_gui.gui.formatting import count
@@ -25,6 +26,8 @@ from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.recovery import Recovery
 from sparsezo_gui.gui.requests import FindCrashes
 from sparsezo_gui.gui.workspace import Workspace
+from sparsezo_gui.recipe import load
+from sparsezo_gui.recipe.events import Preparing
 from tests.models import small_recipe
 
 TOKEN = "hf_" + "a1B2" * 8
@@ -168,6 +171,16 @@ def test_only_a_run_that_can_be_resumed_is_offered(home, tmp_path):
     assert [crash.run for crash in collect()] == [None, None]
 
 
+def test_a_run_that_was_being_prepared_is_offered(home, tmp_path):
+    events = training.train(load(small_recipe(tmp_path, RECIPE)), folder=tmp_path / "run")
+    next(event for event in events if isinstance(event, Preparing))
+    left_behind(home, run=tmp_path / "run")
+    assert [crash.run for crash in collect()] == [None]  # it is still being prepared
+    events.close()
+    left_behind(home, run=tmp_path / "run")
+    assert [crash.run.state for crash in collect()] == ["interrupted"]
+
+
 def test_warnings_are_noted_and_full_disks_cost_nothing(home):
     with recording() as recorder:
         logging.getLogger("library").warning("Something is odd")
@@ -206,12 +219,17 @@ def test_a_crash_without_a_run_is_told_where_the_user_is(window, recovering, fin
     assert find("Details", QPlainTextEdit, banner).toPlainText().endswith("r.txt\n\nFatal Python error")
 
 
-def test_a_run_that_was_interrupted_is_shown_and_offered(window, recovering, engine, workspace, click, qtbot, tmp_path):
-    run = listed(tmp_path / "yesterday")
+@pytest.mark.parametrize(("run", "said"), [
+    ({}, f"during the run 'yesterday'. 100 of {count(2000)} steps are saved."),
+    ({"step": 0, "state": "interrupted"}, "while it prepared the run 'yesterday'. What it had found by then is saved."),
+])  # fmt: skip
+def test_a_run_that_was_interrupted_is_shown_and_offered(window, recovering, engine, workspace, click, qtbot, tmp_path,
+                                                         run, said):  # fmt: skip
+    run = listed(tmp_path / "yesterday", **run)
     engine.run_list, engine.histories = [run], {tmp_path / "yesterday": past()}
     recovering(Crash(tmp_path / "r.txt", "Fatal Python error", run))
     qtbot.waitUntil(window.page("run").banner.isVisible)
-    assert f"the run 'yesterday'. 100 of {count(2000)} steps are saved." in window.page("run").banner.text
+    assert window.page("run").banner.text == f"SparseZO ended unexpectedly {said}"
     click("Resume", window.page("run").banner)
     qtbot.waitUntil(lambda: workspace.run.record.state == "running")
     click("Stop run")

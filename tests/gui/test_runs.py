@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,14 @@ from standin import listed, past
 from sparsezo_gui.engine.runs.share import share
 from sparsezo_gui.errors import ChangedInputs, UserError
 from sparsezo_gui.gui import formatting
-from sparsezo_gui.gui.chat import Exchange, hint, placeholder
+from sparsezo_gui.gui.chat import hint, placeholder
 from sparsezo_gui.gui.requests import InspectRun
 from sparsezo_gui.gui.run_control import Opening
 from sparsezo_gui.gui.run_requests import ExportRun, ListRuns, ReadRun
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.widgets.comparison import RunView
+from sparsezo_gui.gui.widgets.exchange import AnswerSettings, Exchange, columns
+from sparsezo_gui.gui.widgets.probes import Probes
 from sparsezo_gui.gui.widgets.run_tree import COLUMNS
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe, dump
@@ -287,7 +290,7 @@ def test_the_chat_answers_side_by_side(window, runs, find, click, workspace, eng
     engine.faults["inspect"] = UserError("The model is gone.")
     find("Prompt").setPlainText("And now?")
     click("Ask the model")
-    qtbot.waitUntil(lambda: window.chat._exchanges[-1].base.text() == "The model is gone.")
+    qtbot.waitUntil(lambda: window.chat._exchanges[-1].answers[0].text() == "The model is gone.")
     click("Clear chat")
     assert window.chat._exchanges == []
 
@@ -349,13 +352,78 @@ def test_the_hint_is_of_the_run_on_show(window, tmp_path):
 
 
 def test_an_answer_that_is_empty_says_why(qapp):
-    exchange = Exchange("Is it?", "Tuned")
+    asked = columns("Is it?", None, False, AnswerSettings(), 1)
+    exchange = Exchange("Is it?", asked, lambda _: None, lambda _: None)
     exchange.add_piece(e.Answer(0, " \n"))
-    assert exchange.base.text() == "…"
+    assert exchange.answers[0].text() == "…"
     exchange.add_piece(e.Answer(0, "", last=True))
-    assert exchange.base.text() == "The model gave an empty answer."
+    assert exchange.answers[0].text() == "The model gave an empty answer."
     exchange.add_piece(e.Answer(9, "technical 92 %\nbilling 8 %", last=True))
-    assert exchange.tuned.text() == "technical 92 %\nbilling 8 %"
+    assert exchange.answers[1].text() == "technical 92 %\nbilling 8 %"
+
+
+def answered(window, qtbot):
+    qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges))
+
+
+def test_up_to_four_models_answer_with_the_settings_of_the_chat(
+    window, runs, find, click, enter, workspace, engine, qtbot
+):
+    window.chat.show()
+    click("Settings of the answers")
+    for field, text in (("Longest answer, tokens", "32"), ("Temperature", "0.7"), ("Also steps", "20, 40, 60")):
+        enter(field, text)
+    find("Prompt").setPlainText("Where is it?")
+    click("Ask the model")
+    answered(window, qtbot)
+    assert engine.asked == [e.Ask("Where is it?", 32, step, False, 0.7, 1) for step in (0, 20, 40, 100)]
+    assert find("Answer after step 20").text() == "The answer after 20."
+    window.chat.resize(320, 600)
+    click("Copy the answers")
+    copied = QApplication.clipboard().text()
+    assert copied.startswith("Where is it?\n\nBase:\nThe answer after 0.") and "After step 40:" in copied
+    click("Ask again")
+    answered(window, qtbot)
+    assert engine.asked[4:] == [e.Ask("Where is it?", 32, step, False, 0.7, 2) for step in (0, 20, 40, 100)]
+    workspace.run.command(e.Stop())
+    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy)
+
+
+def test_a_conversation_has_turns_and_a_system_prompt(window, runs, find, click, enter, workspace, engine, qtbot):
+    recipe = Recipe(data={"task": "chat"}, loop={"steps": 2000})
+    (runs / "recipe.toml").write_text(dump(recipe))
+    window.chat._described = ()
+    window.chat.show()
+    window.chat._refresh()
+    click("Settings of the answers")
+    enter("System prompt", "Be brief.")
+    for prompt in ("Hello", "And you?"):
+        find("Prompt").setPlainText(prompt)
+        click("Ask the model")
+        answered(window, qtbot)
+    assert [(each.prompt, each.system) for each in engine.asked[2:]] == [("And you?", "Be brief.")] * 2
+    assert [each.turns for each in engine.asked] == [
+        (), (), (("Hello", "The answer after 0."),), (("Hello", "The answer after 100."),),
+    ]  # fmt: skip
+    workspace.run.command(e.Stop())
+    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy)
+
+
+def test_an_answer_is_stopped(window, runs, find, click, workspace, engine, qtbot):
+    window.chat.show()
+    engine.pace = 0.3
+    find("Prompt").setPlainText("Tell me everything")
+    click("Ask the model")
+    qtbot.waitUntil(lambda: workspace.run.running and find("Stop the answer").isVisible())
+    click("Stop the answer")
+    click("Clear chat")  # what comes yet goes nowhere
+    find("Prompt").setPlainText("And this?")
+    click("Ask the model")
+    answered(window, qtbot)
+    assert find("Tuned model's answer").text() == "The answer after 100."
+    qtbot.waitUntil(lambda: e.StopAnswer() in engine.asked)
+    workspace.run.command(e.Stop())
+    qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy)
 
 
 def test_two_questions_while_the_run_is_opened_are_both_answered(window, runs, find, click, workspace, engine, qtbot):
@@ -399,6 +467,29 @@ def test_the_chat_beside_a_run_that_goes_on(window, find, click, workspace, engi
     click("Ask the model")
     qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges))
     assert find("Tuned model's answer", QLabel).text() == "The answer after all."
+    click("Stop run")
+    qtbot.waitUntil(lambda: not workspace.run.running)
+
+
+def test_a_watched_prompt_is_asked_again_and_again(window, find, click, workspace, engine, qtbot):
+    workspace.change("loop", steps=400, evaluate_every=60)
+    engine.pace = 0.005
+    window.go("run")
+    click("Start run")
+    qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.state == "running")
+    window.chat.show()
+    find("Prompt").setPlainText("Hello")
+    click("Ask the model")
+    answered(window, qtbot)
+    click("Watch this prompt")
+    qtbot.waitUntil(lambda: len(window.chat._probes.probes[0].answers) >= 3)
+    steps = [step for step, _ in window.chat._probes.probes[0].answers]
+    assert steps == sorted(steps) and all(later // 60 > step // 60 for step, later in itertools.pairwise(steps))
+    qtbot.wait(50)
+    assert find(f"Prompt 1 after step {steps[0]}").text() == "The answer after all."
+    assert "Hello" in str(workspace.store.value("probes"))
+    click("Stop watching prompt 1")
+    assert not find("Questions and answers").findChild(Probes).isVisible()
     click("Stop run")
     qtbot.waitUntil(lambda: not workspace.run.running)
 

@@ -7,6 +7,7 @@ where the answer would begin. So it has exactly the tokens that an evaluation's 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,9 +50,11 @@ class _Question(Record):
 
 
 def encode_prompt(
-    table: DataTable, tokenizer: Any, text: str, answers: tuple[str, ...] = (), raw: bool = False
+    table: DataTable, tokenizer: Any, text: str, answers: tuple[str, ...] = (), raw: bool = False,
+    before: Sequence[tuple[str, str]] = (),
 ) -> EncodedPrompt:  # fmt: skip
-    """``text`` as a prompt of the task in ``table``; unchanged if ``raw``, or if the task is plain text.
+    """``text`` as a prompt of the task in ``table``; unchanged if ``raw``, or if the task is plain text. ``before`` are
+    the messages (role, content) that come before it in a chat.
 
     It is a JSON object of columns, or, if the prompt uses a single column, the text of that column. ``answers`` are the
     candidates found in the data, see `answers_in_data`; without them there is nothing to choose from. Raises
@@ -65,16 +68,18 @@ def encode_prompt(
     free = kind.kind != "choice" or (answers_in_data(table) and not answers)
     if answers_in_data(table):
         table = table.model_copy(update={"answers": answers or ("x", "y")})
-    example = _example(kind, table, tokenizer, text)
+    example = _example(kind, table, tokenizer, text, before)
     if free:
         return EncodedPrompt(prompt_tokens(example.prompt or _untrained(example), tokenizer, example.templated))
     choice = encode(example, tokenizer, UNCUT)
     return EncodedPrompt(choice.prompt, tuple(each.strip() for each in example.choices), choice)
 
 
-def _example(kind: Task, table: DataTable, tokenizer: Any, text: str) -> Example:
+def _example(
+    kind: Task, table: DataTable, tokenizer: Any, text: str, before: Sequence[tuple[str, str]]
+) -> Example:  # fmt: skip
     """The example that the task makes of the prompt, with a placeholder for the answer."""
-    values = _values(kind, table, text)
+    values = _values(kind, table, text, before)
     parts = {part: part for part in values if part in kind.columns or part in table.columns}
     row = _Question(values, PLACE, 1)
     return maker(table.model_copy(update={"columns": parts}), {"train": Rows((row,), 1)}, tokenizer).example(row)
@@ -102,10 +107,11 @@ def _untrained(example: Example) -> str:
     return "".join(text for text, _ in example.segments[:last])
 
 
-def _values(kind: Task, table: DataTable, text: str) -> dict[str, Any]:
+def _values(kind: Task, table: DataTable, text: str, before: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """The row's values by the task's parts."""
     if kind.kind == "chat":
-        turns = [{"role": "user", "content": text}, {"role": "assistant", "content": "x"}]
+        messages = (*before, ("user", text), ("assistant", "x"))
+        turns = [{"role": role, "content": content} for role, content in messages]
         return {"messages": turns}
     values = _given(kind, table, text)
     if kind.items:

@@ -72,8 +72,10 @@ def _do(running: Running, command: e.Command) -> Events:
                 yield e.Resumed(running.step)
             case e.EvaluateNow(split, step):
                 yield from at(running, step, lambda model: _evaluate_asked(running, model, split))
+            case e.Ask() if running.interrupted():
+                yield e.Answer(running.step, "", last=True)
             case e.Ask():
-                yield from at(running, command.step, lambda model: _answer(model, command))
+                yield from at(running, command.step, lambda model: _answer(running, model, command))
             case e.GoBack(step):
                 yield from _go_back(running, step)
             case e.SetRate(factor):
@@ -129,13 +131,18 @@ def _evaluate_asked(running: Running, model: Loaded, split: str) -> Events:
     yield from evaluated(running, model, split)
 
 
-def _answer(model: Loaded, command: e.Ask) -> Events:
+def _answer(running: Running, model: Loaded, command: e.Ask) -> Events:
     session = model.session
     known = session.recipe.data, session.model.tokenizer
-    question = encode_prompt(*known, command.prompt, model.data.answers, command.raw)
+    before = [("system", command.system)] if command.system else []
+    for said, answered in command.turns:
+        before += [("user", said), ("assistant", answered)]
+    question = encode_prompt(*known, command.prompt, model.data.answers, command.raw, before)
     with session.tuned.applied():
-        for piece in reply(session.model, question, command.tokens):
+        for piece in reply(session.model, question, command.tokens, command.temperature, command.seed):
             yield e.Answer(session.step, piece)
+            if running.interrupted():
+                break
     yield e.Answer(session.step, "", last=True)
 
 

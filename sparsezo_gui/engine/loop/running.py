@@ -99,6 +99,12 @@ class Running:
             return self.postponed.popleft()
         return self.commands.get(wait and (self.paused or bool(self.waiting)), None if self.paused else POLL)
 
+    def interrupted(self) -> bool:
+        """Whether the command to end the answer that is being written has come. All that came is postponed."""
+        while not self.commands.empty():
+            self.postponed.append(self.commands.get())
+        return any(isinstance(each, e.StopAnswer) for each in self.postponed)
+
     def record(self, event: e.Event) -> Events:
         """Writes an event to the run's folder and yields it; notices with their step."""
         if isinstance(event, e.Notice):
