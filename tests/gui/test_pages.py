@@ -401,6 +401,7 @@ def test_exact_gradients_are_refused_where_they_cannot_be_had(window, click, wor
 
 def test_a_refusal_is_forgotten_with_the_next_change(window, click, find, workspace):
     window.go("method")
+    click("Show more methods")
     click("Show advanced settings")
     rule = find("Loss")
     rule.setCurrentIndex(rule.findData("f1"))
