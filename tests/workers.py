@@ -27,16 +27,18 @@ LOOK = 0.02  # seconds between two looks at whether the cable is cut
 
 @dataclass
 class Cable:
-    """What all connections between workers go through: ``delay`` seconds for each piece, until they are ``cut``, or
+    """What the connection between two workers goes through: ``delay`` seconds for each piece, until it is ``cut``, or
     ``silent``: open, and nothing arrives."""
 
     delay: float = 0.0
     cut: Any = field(default_factory=lambda: child._context.Event())
     silent: Any = field(default_factory=lambda: child._context.Event())
 
-    def to(self, port: int) -> int:
-        """A port that leads to ``port``."""
-        listening = socket.create_server(("127.0.0.1", 0))
+    def to(self, port: int, rank: int) -> int:
+        """A port that leads to ``port``. Of two workers, the one whose port is lower than the other's published one
+        waits for the other to connect, so the leader's is below all others, and the helper's above, also byte by byte
+        from the last."""
+        listening = next(filter(None, map(_server, range(0xFFFF, 0, -256) if rank else range(0x400, 0xFFFF, 256))))
         threading.Thread(target=self._accept, args=(listening, port), daemon=True).start()
         return int(listening.getsockname()[1])
 
@@ -61,6 +63,13 @@ class Cable:
             end.close()
 
 
+def _server(port: int) -> socket.socket | None:
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError:  # taken
+        return None
+
+
 class Detour(dist.Store):
     """A store in which workers publish the address of a cable instead of their own."""
 
@@ -70,7 +79,7 @@ class Detour(dist.Store):
 
     def set(self, key: str, value: bytes) -> None:
         def led(found: re.Match[bytes]) -> bytes:
-            port = self.cable.to(int.from_bytes(found[1], "big"))
+            port = self.cable.to(int.from_bytes(found[1], "big"), int(os.environ["RANK"]))
             return found[0][:2] + port.to_bytes(2, "big") + found[0][4:]
 
         self.store.set(key, ADDRESS.sub(led, bytes(value)))
@@ -161,12 +170,6 @@ class Workers:
 def _work(arguments: list[str], out: str, home: str, environment: dict[str, str], cable: Cable | None) -> None:
     os.environ.update(environment)
     if cable:
-        join, here, port = dist.init_process_group, environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
-        rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-
-        def detoured(backend: str, timeout: Any) -> None:
-            store = Detour(dist.TCPStore(here, port, size, rank == 0), cable)
-            join(backend, store=store, rank=rank, world_size=size, timeout=timeout)
-
-        dist.init_process_group = detoured
+        meeting = link.meeting
+        link.meeting = lambda timeout: Detour(meeting(timeout), cable)
     child._run(arguments, out, home, child.Fault())

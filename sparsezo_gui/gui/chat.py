@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from sparsezo_gui.gui.requests import InspectRun, ListTasks
 from sparsezo_gui.gui.run_requests import ReadRun
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import add, button, card, clear, column, label, row
-from sparsezo_gui.gui.widgets.exchange import AnswerSettings, Exchange, columns
+from sparsezo_gui.gui.widgets.exchange import STOPPED, AnswerSettings, Exchange, columns
+from sparsezo_gui.gui.widgets.probes import EVERY, Probe, Probes
 from sparsezo_gui.gui.widgets.safe_text import safe_sentence
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import Recipe, load
@@ -85,13 +87,15 @@ class ChatDock(QDockWidget):
         self._workspace = workspace
         self._place: tuple[Path, int | None] | None = None
         self._exchanges: list[Exchange] = []
+        self._waiting: deque[Exchange | Probe] = deque()  # in the order in which they were asked
         self._possible = False  # someone can be asked now
         self._of_chat = False  # the task is a chat, which has turns and a system prompt
         self._described: tuple[Any, ...] = ()
         self._advice = hint(None, [])
         self._list = column(spacing=2 * GRID)
         inner = QWidget()
-        inner.setLayout(column(self._list, None))
+        self._probes = Probes(self._keep_probes)
+        inner.setLayout(column(self._probes, self._list, None, spacing=2 * GRID))
         self._area = QScrollArea()
         self._area.setAccessibleName("Questions and answers")
         self._area.setWidgetResizable(True)
@@ -125,6 +129,8 @@ class ChatDock(QDockWidget):
         whole.setMinimumWidth(38 * GRID)
         self.setWidget(whole)
         workspace.run.answered.connect(self._take)
+        workspace.run.advanced.connect(self._ask_probes)
+        self._load_probes()
         workspace.on(ListTasks, call=self._refresh)
         for signal in (workspace.run.changed, workspace.blocker_changed):
             signal.connect(self._refresh)
@@ -160,8 +166,9 @@ class ChatDock(QDockWidget):
             clear(self._list)
         turns = _turns(before) if self._of_chat else ()
         asked = columns(prompt, step, raw, self._settings, len(self._exchanges) + 1, turns)
-        exchange = Exchange(prompt, asked, self._again)
+        exchange = Exchange(prompt, asked, self._again, self._watch)
         self._exchanges.append(exchange)
+        self._waiting.append(exchange)
         add(self._list, exchange)
         self._workspace.run.inspect(folder, *(each.ask for each in asked))
         self._refresh()
@@ -179,6 +186,8 @@ class ChatDock(QDockWidget):
 
     def empty(self) -> None:
         """Removes all answers."""
+        for exchange in self._exchanges:
+            exchange.gone = True
         clear(self._list)
         self._exchanges = []
         self._hint = label(self._advice, "hint", wrap=True)
@@ -192,9 +201,37 @@ class ChatDock(QDockWidget):
         return (record.folder, None) if record is not None and record.folder is not None else None
 
     def _take(self, answer: Answer) -> None:
-        waiting = next((each for each in self._exchanges if each.waiting), None)
-        if waiting is not None and waiting.add_piece(answer):
+        if self._waiting and self._waiting[0].add_piece(answer):
+            if isinstance(self._waiting.popleft(), Probe):
+                self._probes.show_all()
             self._refresh()
+
+    # Watched prompts
+
+    def _watch(self, exchange: Exchange) -> None:
+        self._probes.watch(exchange.prompt, exchange.columns[0].ask.raw)
+        self._keep_probes()
+
+    def _keep_probes(self) -> None:
+        self._workspace.store.setValue("probes", json.dumps([[each.prompt, each.raw] for each in self._probes.probes]))
+
+    def _load_probes(self) -> None:
+        try:
+            for prompt, raw in json.loads(str(self._workspace.store.value("probes", "[]", str))):
+                self._probes.watch(str(prompt), bool(raw))
+        except (ValueError, TypeError):
+            return  # not written by this program
+
+    def _ask_probes(self) -> None:
+        """Asks the watched prompts that are due."""
+        run = self._workspace.run
+        record = run.record
+        if not self._probes.probes or record is None or record.state != "running" or run.inspecting:
+            return
+        every = (record.recipe.loop.evaluate_every if record.recipe else 0) or EVERY
+        for probe in self._probes.due(record.step, every):
+            self._waiting.append(probe)
+            run.command(probe.ask)
 
     def _refresh(self) -> None:
         workspace, place = self._workspace, self._chosen()
@@ -208,12 +245,13 @@ class ChatDock(QDockWidget):
             why = f"The run '{active.name}' is using the engine. Stop it to ask another run."
         if not workspace.run.running and not workspace.of(ReadRun).busy:
             problem = workspace.problem_of(InspectRun, ReadRun)
-            for exchange in self._exchanges:
-                exchange.fail(problem.message if problem else "(stopped)")
+            for waiting in self._waiting:
+                waiting.fail(problem.message if problem else STOPPED)
+            self._waiting.clear()
         name = place[0].name if place is not None else ""
         at = f"after step {count(place[1])}" if place is not None and place[1] is not None else "latest step"
         self._target_label.setText(why or f"{name}, {at}")
-        self._stop.setVisible(workspace.run.running and any(each.waiting for each in self._exchanges))
+        self._stop.setVisible(workspace.run.running and bool(self._waiting))
         self._possible = not why
         self._ask.setEnabled(not why and bool(self._prompt.toPlainText().strip()))
         self._describe(place[0] if place is not None else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -54,7 +55,7 @@ class MainWindow(QMainWindow):
         self.setMinimumSize(110 * GRID, 72 * GRID)
         self.resize(QSize(1280, 800).boundedTo(self.screen().availableSize()))
         self._pages: dict[str, Page] = {}
-        self._closing = self._in_progress = False
+        self._closing = self._in_progress = self._offered = False
         self._stack = QStackedWidget()
         self._strip = MemoryStrip(workspace)
         self._navigation = Navigation(PAGES)
@@ -200,11 +201,13 @@ class MainWindow(QMainWindow):
     def _folder(self) -> str:
         return str(self.workspace.recipe_path.parent if self.workspace.recipe_path else Path.home())
 
-    def show_problem(self, problem: Problem, level: str = "error") -> None:
-        """Shows a problem on the current page."""
+    def show_problem(
+        self, problem: Problem, level: str = "error", action: tuple[str, Callable[[], object]] | None = None
+    ) -> None:  # fmt: skip
+        """Shows a problem on the current page, with a button if there is an action."""
         page = self._stack.currentWidget()
         assert isinstance(page, Page)
-        page.banner.show_problem(problem, level)
+        page.banner.show_problem(problem, level, action)
 
     def show_bug(self, error: BaseException, doing: str) -> None:
         """Shows an unexpected error of the window itself."""
@@ -220,7 +223,21 @@ class MainWindow(QMainWindow):
         problem = self.workspace.of(LoadEngine).problem
         if problem is not None:
             self.show_problem(problem)
+        elif self.workspace.engine_state == "ready":
+            self._offer_to_resume()
         self._refresh_status()
+
+    def _offer_to_resume(self) -> None:
+        """Once, at the start of the program: the last run was interrupted."""
+        record = self.workspace.run.record
+        if record is not None and record.state == "interrupted" and not self._offered:
+            told = f"{record.name or 'The last run'} was interrupted after step {record.step} of {record.steps}."
+            self.show_problem(Problem(told), "info", ("Resume", self._resume))
+        self._offered = True
+
+    def _resume(self) -> None:
+        self.go("run")
+        self.workspace.run.resume_displayed()
 
     def _refresh_status(self) -> None:
         workspace = self.workspace

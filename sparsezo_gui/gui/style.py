@@ -18,7 +18,7 @@ QFrame[role="strip"] { background: $base; border: 0; border-top: 1px solid $bord
 QFrame[role="banner"] { background: $accent_soft; border: 1px solid $accent; border-radius: 6px; }
 QFrame[role="banner"][level="warning"] { background: $warning_soft; border-color: $warning; }
 QFrame[role="banner"][level="error"] { background: $error_soft; border-color: $error; }
-QFrame[role="good"] { background: $base; border: 1px solid $good; border-left: 4px solid $good; border-radius: 6px; }
+QFrame[role="good"] { background: $base; border: 1px solid $good; border-radius: 6px; }
 QLabel[role="badge"] { border: 1px solid $strong_border; border-radius: 4px; padding: 1px 8px; font-weight: 600; }
 QLabel[role="badge"][level="fits"] { color: $good; border-color: $good; }
 QLabel[role="badge"][level="tight"] { color: $warning; border-color: $warning; }

@@ -42,6 +42,7 @@ from sparsezo_gui.gui.requests import (
     ReadModel,
 )
 from sparsezo_gui.gui.run_control import RunControl
+from sparsezo_gui.gui.run_queue import Queue
 from sparsezo_gui.gui.run_requests import BranchRun, ReceiveRun, SaveNotes
 from sparsezo_gui.recipe import Recipe, dump, load, loads
 from sparsezo_gui.recipe.presets import METHOD, Preset
@@ -70,6 +71,7 @@ class Workspace(Client):
         self.faults = Faults()
         self._bits: tuple[dict[str, Any], dict[str, Any]] = {}, {}  # as a preset needs them, and from before it
         self.run = RunControl(self, self.store)
+        self.queue = Queue(self.run, self.store)
         self._debounce = QTimer(self, interval=DEBOUNCE_MS, singleShot=True)
         self._debounce.timeout.connect(self._ask_about_recipe)
         self.of(ListModels).answered.connect(self._check_fits)
@@ -236,6 +238,11 @@ class Workspace(Client):
         """Starts a run with the recipe, unless a field shows what the recipe does not say."""
         if not self.faults.first:
             self.run.start(named(self.recipe))
+
+    def enqueue(self) -> None:
+        """Adds a run with the recipe to the queue."""
+        if not self.faults.first:
+            self.queue.add(named(self.recipe))
 
     def _ask_now(self, request: Request[Any]) -> None:
         """Asks, and immediately shows that the request is in progress."""

@@ -55,6 +55,15 @@ def quiet_and_clean(qapp, qtlog, tmp_path):
     assert not [text for text in said if not any(word in text for word in HARMLESS)]
 
 
+@pytest.fixture(autouse=True)
+def users_folder(tmp_path, monkeypatch):
+    """Where dialogs and exports begin, instead of the home of whoever runs the tests."""
+    folder = tmp_path / "user"
+    folder.mkdir()
+    monkeypatch.setattr(Path, "home", lambda: folder)
+    return folder
+
+
 class Patient(QtBot):
     """Waits as long as a busy computer may take; what never comes fails after a minute."""
 

@@ -87,10 +87,10 @@ def test_an_export_can_be_cancelled_and_begun_again(window, find, click, workspa
     qtbot.waitUntil(find("Export now").isEnabled)
     engine.endless = True
     click("Export now")
-    qtbot.waitUntil(lambda: find("Export result").text() == "Writing…")
+    qtbot.waitUntil(lambda: find("Export progress in words").text() == "Writing…")
     click("Cancel export")
     free(qtbot, workspace, ExportRun)
-    assert find("Export result").text() == "" and workspace.of(ExportRun).answer is None
+    assert find("Export progress in words").text() == "" and workspace.of(ExportRun).answer is None
     engine.endless = False
     click("Export now")
     qtbot.waitUntil(lambda: "exported and checked" in find("Export result").text())

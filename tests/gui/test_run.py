@@ -21,6 +21,7 @@ from sparsezo_gui.gui.plots.board import Board
 from sparsezo_gui.gui.record import Columns, RunRecord
 from sparsezo_gui.gui.requests import EstimateMemory
 from sparsezo_gui.gui.theme import colours
+from sparsezo_gui.gui.widgets.basic import ProgressBar
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
 from sparsezo_gui.gui.widgets.examples import ExamplesDialog
 from sparsezo_gui.gui.workspace import Workspace
@@ -84,7 +85,7 @@ def test_the_exit_code_says_whose_fault_it_was(run, click, workspace, engine, qt
 
 
 def test_the_preparation_is_one_bar_until_the_first_step(run, click, find, workspace, engine, qtbot):
-    engine.pace, bar, seen = 0.2, find("Run progress"), []
+    engine.pace, bar, seen = 0.2, run.findChild(ProgressBar), []
     labels = [find(name) for name in ("State of the run", "What happens next")]
 
     def look():
@@ -95,7 +96,7 @@ def test_the_preparation_is_one_bar_until_the_first_step(run, click, find, works
     click("Start run")
     qtbot.waitUntil(lambda: workspace.run.record.step > 1)
     run.refresh()
-    assert bar.maximum() == 120 and bar.value() == workspace.run.record.step
+    assert find("Run progress") is bar and bar.maximum() == 120 and bar.value() == workspace.run.record.step
     parts = [(value, *texts) for maximum, value, *texts in seen if maximum == 1000]
     fractions = [value for value, *_ in parts]
     assert fractions == sorted(fractions) and 0 < fractions[-1] <= 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from sparsezo_gui.gui.run_requests import ExportRun, ListRuns, ReadRun
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.widgets.comparison import RunView
 from sparsezo_gui.gui.widgets.exchange import AnswerSettings, Exchange, columns
+from sparsezo_gui.gui.widgets.probes import Probes
 from sparsezo_gui.gui.widgets.run_tree import COLUMNS
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe, dump
@@ -351,7 +353,7 @@ def test_the_hint_is_of_the_run_on_show(window, tmp_path):
 
 def test_an_answer_that_is_empty_says_why(qapp):
     asked = columns("Is it?", None, False, AnswerSettings(), 1)
-    exchange = Exchange("Is it?", asked, lambda _: None)
+    exchange = Exchange("Is it?", asked, lambda _: None, lambda _: None)
     exchange.add_piece(e.Answer(0, " \n"))
     assert exchange.answers[0].text() == "…"
     exchange.add_piece(e.Answer(0, "", last=True))
@@ -414,7 +416,11 @@ def test_an_answer_is_stopped(window, runs, find, click, workspace, engine, qtbo
     click("Ask the model")
     qtbot.waitUntil(lambda: workspace.run.running and find("Stop the answer").isVisible())
     click("Stop the answer")
+    click("Clear chat")  # what comes yet goes nowhere
+    find("Prompt").setPlainText("And this?")
+    click("Ask the model")
     answered(window, qtbot)
+    assert find("Tuned model's answer").text() == "The answer after 100."
     qtbot.waitUntil(lambda: e.StopAnswer() in engine.asked)
     workspace.run.command(e.Stop())
     qtbot.waitUntil(lambda: not workspace.run.running and not workspace.of(ReadRun).busy)
@@ -461,6 +467,29 @@ def test_the_chat_beside_a_run_that_goes_on(window, find, click, workspace, engi
     click("Ask the model")
     qtbot.waitUntil(lambda: not any(each.waiting for each in window.chat._exchanges))
     assert find("Tuned model's answer", QLabel).text() == "The answer after all."
+    click("Stop run")
+    qtbot.waitUntil(lambda: not workspace.run.running)
+
+
+def test_a_watched_prompt_is_asked_again_and_again(window, find, click, workspace, engine, qtbot):
+    workspace.change("loop", steps=400, evaluate_every=60)
+    engine.pace = 0.005
+    window.go("run")
+    click("Start run")
+    qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.state == "running")
+    window.chat.show()
+    find("Prompt").setPlainText("Hello")
+    click("Ask the model")
+    answered(window, qtbot)
+    click("Watch this prompt")
+    qtbot.waitUntil(lambda: len(window.chat._probes.probes[0].answers) >= 3)
+    steps = [step for step, _ in window.chat._probes.probes[0].answers]
+    assert steps == sorted(steps) and all(later // 60 > step // 60 for step, later in itertools.pairwise(steps))
+    qtbot.wait(50)
+    assert find(f"Prompt 1 after step {steps[0]}").text() == "The answer after all."
+    assert "Hello" in str(workspace.store.value("probes"))
+    click("Stop watching prompt 1")
+    assert not find("Questions and answers").findChild(Probes).isVisible()
     click("Stop run")
     qtbot.waitUntil(lambda: not workspace.run.running)
 

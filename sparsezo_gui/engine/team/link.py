@@ -19,6 +19,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from sparsezo_gui.errors import LostWorker, UserError
 
@@ -52,7 +54,8 @@ class Link:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         timeout = FOREVER if rank else _patience()
         with link._watched():
-            dist.init_process_group(backend, timeout=timeout)
+            dist.init_process_group(backend, store=meeting(timeout), rank=rank, world_size=size, timeout=timeout)
+            dist.barrier()
         return link
 
     def leave(self) -> None:
@@ -139,6 +142,13 @@ class Link:
                 f"The connection to {who} is lost. All steps up to the last one are saved. Resume the run, with "
                 "as many workers as you like."
             ) from error
+
+
+def meeting(timeout: timedelta) -> Any:
+    """Where workers publish their addresses: the store of ``torchrun``, which still has those of the workers before a
+    restart."""
+    store, _, _ = next(rendezvous("env://", timeout=timeout))
+    return PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def _patience() -> timedelta:

@@ -96,7 +96,7 @@ class RunPage(Page):
         self._plots = QStackedWidget()
         self._plots.addWidget(self._outlook)
         self._plots.addWidget(framed)
-        self._plots.setMinimumHeight(36 * GRID)
+        self._plots.setMinimumHeight(33 * GRID)
         self._plots.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
         return self._plots
 
@@ -205,8 +205,9 @@ class RunPage(Page):
         self._show_empty()
         ended = record is not None and self._summary.show_record(record)
         self._summary.setVisible(ended)
-        self._figures.setVisible(not ended)
-        self._bar.setVisible(not ended)
+        for part in (self._figures, self._bar):
+            part.setVisible(record is not None and not ended)
+        self._controls.setVisible(record is not None)
         if record is None:
             self.sentence.setText("No run yet.")
             self._bar.setRange(0, 1)

@@ -99,7 +99,7 @@ class RunsPage(Page):
         self._notes.setAccessibleName("Notes")
         self._notes.setPlaceholderText("Notes about this run")
         self._notes.setTabChangesFocus(True)
-        self._notes.setMinimumHeight(7 * GRID)
+        self._notes.setMinimumHeight(5 * GRID)
         self._notes.textChanged.connect(self._refresh)
         self._save = button("Save notes", self._note, name="Save notes")
         actions = self._make_actions()

@@ -19,7 +19,7 @@ from sparsezo_gui.gui.widgets.banner import Banner
 from sparsezo_gui.gui.widgets.basic import button, label, row
 from sparsezo_gui.gui.widgets.fields import Combo
 
-HOW = "Hover to see values. Drag to zoom in, double-click to see everything."
+HOW = "Hover for values, drag to zoom in, double-click to see all."
 TRIALS = "Left of 0: trials of learning rates. "
 DECADES = 3  # of the slider: at its right end, the loss is smoothed over 10 ** 3 steps
 

@@ -62,7 +62,7 @@ class RunView(QWidget):
         self.overlay, self.comparison = Overlay("Curves of the selected runs"), Comparison()
         self._curves = card(self.overlay)
         self._curves.box.setContentsMargins(1, 1, 1, 1)
-        self._curves.setMinimumHeight(20 * GRID)
+        self._curves.setMinimumHeight(18 * GRID)
         self._below = QStackedWidget()
         self._below.addWidget(detail)
         self._below.addWidget(card(label("Differences", "heading"), self.comparison))
@@ -87,8 +87,10 @@ class RunView(QWidget):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """As high as its wrapped texts need, which the splitter around it does not ask for."""
         super().resizeEvent(event)
-        if (layout := self.layout()) is not None:
-            self.setMinimumHeight(layout.minimumHeightForWidth(event.size().width()))
+        shown = self._below.currentWidget()
+        if shown is not None and (layout := shown.layout()) is not None:
+            below = layout.minimumHeightForWidth(event.size().width())
+            self.setMinimumHeight(self._curves.minimumHeight() + GRID + max(below, 0))
 
     def mark(self, step: int) -> None:
         """Marks a step of the only selected run."""

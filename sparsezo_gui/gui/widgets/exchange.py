@@ -36,7 +36,10 @@ class Column:
 class Exchange(QFrame):
     """A prompt and answers that arrive piece by piece, one model after the other."""
 
-    def __init__(self, prompt: str, columns: Sequence[Column], retry: Callable[[Exchange], object]) -> None:
+    def __init__(
+        self, prompt: str, columns: Sequence[Column], retry: Callable[[Exchange], object],
+        watch: Callable[[Exchange], object],
+    ) -> None:  # fmt: skip
         super().__init__()
         self.prompt, self.columns, self.text = prompt, columns, [""] * len(columns)
         self.answers: list[Label] = []
@@ -56,9 +59,12 @@ class Exchange(QFrame):
             sides.box.setStretch(place, 1)
         copy = button("Copy", self._copy, role="flat", image="copy", name="Copy the answers")
         again = button("Retry", lambda: retry(self), role="flat", name="Ask again")
-        self.setLayout(column(label(prompt, "heading", wrap=True, read=True), sides, row(copy, again, None),
+        keep = button("Watch", lambda: watch(self), role="flat", name="Watch this prompt",
+                      tip="Asks this again and again while a run goes on.")  # fmt: skip
+        self.setLayout(column(label(prompt, "heading", wrap=True, read=True), sides, row(copy, again, keep, None),
                               spacing=GRID // 2))  # fmt: skip
         self._now = 0
+        self.gone = False  # removed from the chat while answers are missing
         self.stopped = False  # by the user: answers that never came are not empty ones
 
     @property
@@ -70,17 +76,21 @@ class Exchange(QFrame):
         """Adds a piece; returns whether all answers are complete."""
         self.text[self._now] += answer.text
         missing = (STOPPED if self.stopped else NOTHING) if answer.last else "…"
-        self.answers[self._now].setText(self.text[self._now].strip() or missing)
+        self._show(self._now, self.text[self._now].strip() or missing)
         if answer.last:
             self._now += 1
             if self.waiting:
-                self.answers[self._now].setText("…")
+                self._show(self._now, "…")
         return not self.waiting
+
+    def _show(self, place: int, text: str) -> None:
+        if not self.gone:
+            self.answers[place].setText(text)
 
     def fail(self, why: str) -> None:
         """Shows ``why`` in place of the missing answers."""
         for place in range(self._now, len(self.answers)):
-            self.answers[place].setText(why)
+            self._show(place, why)
         self._now = len(self.answers)
 
     def _copy(self) -> None:

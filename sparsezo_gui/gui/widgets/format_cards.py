@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QMouseEvent, QResizeEvent
 from PySide6.QtWidgets import QButtonGroup, QGridLayout, QRadioButton, QWidget
 
 from sparsezo_gui.gui.formatting import size
-from sparsezo_gui.gui.theme import GRID
+from sparsezo_gui.gui.theme import GRID, theme
 from sparsezo_gui.gui.widgets.basic import Card, add, label, restyle, row
 
 if TYPE_CHECKING:
@@ -34,16 +34,17 @@ class FormatCard(Card):
             part.setAlignment(Qt.AlignmentFlag.AlignTop)
         add(self.box, row(self.button, None, self._size), self._hint, opens, None)
         self.box.setSpacing(GRID // 2)
-        self.show_size(0)
         self.refuse("")
+        self.show_size(0)
 
     def show_size(self, number: int) -> None:
         """Shows about how many bytes it takes; 0: unknown."""
         self._size.setText(f"about {size(number)}")
-        self._size.setVisible(number > 0 and self.button.isEnabled())
+        self._size.setVisible(number > 0 and not self._refused)
 
     def refuse(self, reason: str) -> None:
         """Disables it for a reason, or enables it without one."""
+        self._refused = bool(reason)
         self._hint.setText(reason or self._help)
         self.button.setEnabled(not reason)
         self.button.setAccessibleDescription(reason or self._help)
@@ -93,10 +94,15 @@ class FormatCards(QWidget):
         for name, card in self._cards.items():
             card.show_size(sizes.get(name, 0))
 
+    def minimumSizeHint(self) -> QSize:
+        """As wide as the widest card: the others go below it."""
+        widest = max(card.minimumSizeHint().width() for card in self._cards.values())
+        return QSize(widest, super().minimumSizeHint().height())
+
     def resizeEvent(self, event: QResizeEvent) -> None:
         """As many side by side as there is room for."""
         super().resizeEvent(event)
-        self._place(min(max(event.size().width() // WIDTH, 1), 3))
+        self._place(min(max(int(event.size().width() / (WIDTH * theme().text_scale)), 1), 3))
 
     def _place(self, across: int) -> None:
         if across != self._across:

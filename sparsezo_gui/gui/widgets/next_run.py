@@ -11,6 +11,7 @@ from sparsezo_gui.gui.requests import EstimateMemory, LoadEngine, MeasureMemory,
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import badge, button, label, restyle, row
 from sparsezo_gui.gui.widgets.memory import verdict_of
+from sparsezo_gui.gui.widgets.queue import QueueDialog
 from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.presets import matching
@@ -33,18 +34,21 @@ class NextRun(QFrame):
         self._again = button("Check again", workspace.look_again, name="Check the next run again",
                              tip="Looks at the model and the data again.")  # fmt: skip
         self._start = button("Start", self.start.emit, role="primary", image="play", name="Start run")
+        self._add = button("Add to queue", workspace.enqueue, name="Add to the queue",
+                           tip="Starts this run when those before it have ended.")  # fmt: skip
+        self._queue = button("", self._open_queue, role="flat", name="Queue of runs")
         self._waits = label("Starts when the engine is ready.", "hint", name="Waiting to start")
         self._cancel = button("Cancel", workspace.run.take_back, name="Cancel the start")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(3 * GRID, GRID, 3 * GRID, GRID)
         layout.setSpacing(GRID // 2)
         line = row(label("Next run", "heading"), self._text, self._fits, self._waits, self._again, self._cancel,
-                   self._start, spacing=2 * GRID)  # fmt: skip
+                   self._queue, self._add, self._start, spacing=2 * GRID)  # fmt: skip
         line.setStretch(1, 1)
         layout.addLayout(line)
         layout.addWidget(self._fault)
         for signal in (workspace.recipe_changed, workspace.faults.changed, workspace.blocker_changed,
-                       workspace.run.changed):  # fmt: skip
+                       workspace.run.changed, workspace.queue.changed):  # fmt: skip
             signal.connect(self.refresh)
         workspace.on(LoadEngine, ReadModel, PreviewData, EstimateMemory, MeasureMemory, call=self.refresh)
         self.refresh()
@@ -69,8 +73,16 @@ class NextRun(QFrame):
         self._start.setVisible(not waits)
         for part in (self._waits, self._cancel):
             part.setVisible(waits)
+        waiting = len(workspace.queue.recipes)
+        self._queue.setText(f"Queue: {waiting}")
+        self._queue.setVisible(waiting > 0)
+        self._add.setVisible(not waits and (waiting > 0 or (workspace.run.running and not workspace.run.inspecting)))
+        self._add.setEnabled(not self._fault.text())
         self._start.setEnabled(not self._fault.text() and not blocker)
         self._start.setToolTip(self._fault.text() or blocker or STARTS)
+
+    def _open_queue(self) -> None:
+        QueueDialog(self._workspace, self).open()
 
 
 def fault_of(workspace: Workspace) -> str:

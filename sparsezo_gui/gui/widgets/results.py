@@ -201,7 +201,7 @@ class Results(Card):
 
     def _fit(self) -> None:
         """Larger text takes more room."""
-        self.setFixedWidth(int(36 * GRID * min(theme().text_scale, 1.3)))
+        self.setFixedWidth(int(36 * GRID * min(theme().text_scale, 1.35)))
 
     def show_record(self, record: RunRecord) -> None:
         """Shows what is known of a run."""
