@@ -138,7 +138,7 @@ class Bowl:
 @pytest.fixture
 def bowl(monkeypatch, make):
     """``bowl(times, **loop)``: a recipe whose rate is ``times`` the best one of the bowl that it runs on."""
-    monkeypatch.setattr(Session, "probe", lambda *given: Bowl(*given))
+    monkeypatch.setattr(Session, "probe", lambda *given, shared: Bowl(*given))
 
     def made(times, **loop):
         chosen = make(model={"bits": 32})

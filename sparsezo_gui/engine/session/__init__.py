@@ -102,11 +102,19 @@ class Session:
                     self.known |= {(example, together): value for example, value in zip(part, found, strict=True)}
         return torch.tensor([self.known[example, together] for example in examples], dtype=torch.float64)
 
-    def probe(self, batch: Sequence[Encoded], directions: Any) -> ModelProbe:
-        """The model at the current values, with ``batch``, along ``directions``."""
+    def probe(self, batch: Sequence[Encoded], directions: Any, shared: bool = False) -> ModelProbe:
+        """The model at the current values, with ``batch``, along ``directions``; workers can share the passes along
+        those of the next step."""
         recipe = self.recipe
         return ModelProbe(
-            self.model, self.tuned, recipe.objective, batch, directions, recipe.model.compute, self.base(batch)
+            self.model,
+            self.tuned,
+            recipe.objective,
+            batch,
+            directions,
+            recipe.model.compute,
+            self.base(batch),
+            shared,
         )
 
     @contextmanager
@@ -125,7 +133,7 @@ class Session:
         """Runs the forward passes of the next step, all on the same ``batch``. Raises TypeError for rules that measure
         something other than they declare, which could not be replayed."""
         self.model.workers.ready(self)
-        recipe, probe = self.recipe, replace(self.probe(batch, directions), shared=True)
+        recipe, probe = self.recipe, self.probe(batch, directions, shared=True)
         found = recipe.privacy.estimate(recipe.estimator, probe, self.state.estimator, recipe.loop.batch_size)
         if found.exact is not None and not recipe.estimator.exact:
             raise TypeError(f"'{recipe.estimator.rule}' found a gradient exactly and does not say so")
