@@ -43,7 +43,7 @@ def on_bowl(frozen_tiny, monkeypatch):
         model = frozen_tiny("llama", 32)
         chosen = build({"mask": {"rule": "random", "density": 5e-4}, "update": {"rule": "sgd", **update}})
         session = Session(chosen, model, SparseValues(model, finish(chosen.mask.find(model, Search(0, chosen.data)))))
-        monkeypatch.setattr(Session, "probe", lambda self, batch, z: Bowl(self, curvature, z))
+        monkeypatch.setattr(Session, "probe", lambda self, batch, z, shared: Bowl(self, curvature, z))
         told = []
 
         def watched(work):
