@@ -410,8 +410,7 @@ def test_the_ways_to_tune_are_compared(run, recipe_file):
     assert "Exact gradients: [estimator] rule = 'first-order'" in text
     start = shlex.split(lines[-1].partition(": ")[2])
     assert start == ["sparsezo", "train", str(recipe_file), "--set=objective.rule=accuracy",
-                     "--set=mask.rule=gradient-subspace", "--set=mask.density=0", "--set=mask.blocks=half",
-                     "--set=loop.steps=250"]  # fmt: skip
+                     "--set=mask.rule=gradient-subspace", "--set=mask.blocks=half", "--set=loop.steps=250"]  # fmt: skip
 
 
 def test_the_recipes_own_way_needs_no_settings(run, recipe_file):

@@ -99,7 +99,7 @@ class HelpBrowser(QTextBrowser):
             return path.read_text(encoding="utf-8")
         image = QImage(str(path).replace(_LIGHT, _DARK) if colours().dark else str(path))
         ratio = self.devicePixelRatioF()
-        width = min(image.width(), int((self.viewport().width() - 7 * GRID) * ratio))
+        width = min(image.width(), int((self.width() - 10 * GRID) * ratio))  # beside margins and scroll bar
         image = image.scaledToWidth(max(1, width), Qt.TransformationMode.SmoothTransformation)
         image.setDevicePixelRatio(ratio)
         return image

@@ -81,8 +81,9 @@ def as_settings(recipe: Recipe, way: Way) -> tuple[str, ...]:
         made = way.recipe(recipe)
         for each in list(needed):
             rest = [other for other in needed if other is not each]
-            if changed(recipe, _tables(rest)) == made:
-                needed = rest
+            with suppress(UserError):  # what is left does not go together
+                if changed(recipe, _tables(rest)) == made:
+                    needed = rest
     return tuple(
         f"{table}.{key}={value if isinstance(value, str) else json.dumps(value)}" for table, key, value in needed
     )

@@ -420,8 +420,9 @@ class StandIn:
         yield from self._told(e.Progress("Writing", 1, 2, "files"))
         yield e.Notice("The base model is in 4 bits only.")
         yield e.Progress("Checking", 2, 2, "prompts")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(b"x" * 2048)
+        if out.is_relative_to(self.home.parent):  # else it is a user's folder
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_bytes(b"x" * 2048)
         told = ("20,000 of 20,000 tuned weights differ from the base model's.",)
         return Exported(step or 100, 20_000, told, str(out))
 

@@ -142,6 +142,22 @@ def test_shared_and_exported_runs(run, stand_in, tmp_path):
         if number == 0:
             first = shape(exported)
         assert shape(exported) == first
+        events, answer = outcome(engine.ask_export(run[0], out, "a film"))
+        assert isinstance(answer, str) and answer and {type(each) for each in events} <= {e.Progress, e.Notice}
+
+
+def test_runs_are_labelled_measured_and_deleted(run, stand_in, tmp_path):
+    found = []
+    for number, engine in enumerate((Engine(), stand_in)):
+        folder = tmp_path / f"run{number}"
+        shutil.copytree(run[0], folder)
+        stand_in.run_list = [listed(folder)]
+        engine.label(folder, "mine", ("keep",))
+        (one,) = (each for each in engine.runs(folder) if each.path == str(folder.resolve()))
+        assert (one.name, one.tags) == ("mine", ("keep",))
+        found.append([shape(engine.removable(folder)), shape(engine.remove_run(folder))])
+        assert not any(each.path == str(folder) for each in engine.runs(None))
+    assert found[0] == found[1]
 
 
 def test_the_hub_answers_with_the_same_types(hub, recipe, run, stand_in, tmp_path, monkeypatch):

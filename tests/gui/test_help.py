@@ -65,9 +65,11 @@ def test_every_link_and_picture_of_every_page_is_there(browser):
     for name in ALL:
         browser.open(name)
         base = browser.source()
-        for picture in (form.toImageFormat().name() for form, _ in formats(browser) if form.isImageFormat()):
+        pictures = [form.toImageFormat().name() for form, _ in formats(browser) if form.isImageFormat()]
+        for picture in pictures:
             image = browser.loadResource(QTextDocument.ResourceType.ImageResource.value, QUrl(picture))
             assert 600 < image.deviceIndependentSize().width() < 900, (name, picture)
+        assert not pictures or browser.horizontalScrollBar().maximum() == 0, name
         wanted |= {(name, base.resolved(QUrl(link)).toString()) for link in links(browser) if "://" not in link}
     assert len(wanted) > 50
     for name, link in wanted:
