@@ -48,7 +48,10 @@ class RateChart(QWidget):
         low, high = min([report.base, *known]), report.base
         span = (high - low) or 1.0
         low, high = low - 0.1 * span, high + 0.5 * span
-        height = lambda loss: frame.bottom() - frame.height() * (loss - low) / (high - low)  # noqa: E731
+
+        def height(loss: float) -> float:
+            return frame.bottom() - frame.height() * (loss - low) / (high - low)
+
         painter.setPen(QPen(QColor(c.dim), 1, Qt.PenStyle.DashLine))
         painter.drawLine(QPointF(frame.left(), height(report.base)), QPointF(frame.right(), height(report.base)))
         painter.setPen(QColor(c.dim))
