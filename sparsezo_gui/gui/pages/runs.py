@@ -52,9 +52,8 @@ class RunsPage(Page):
     def __init__(self, workspace: Workspace) -> None:
         super().__init__("Runs", "Every step of every run is saved. Choose a step to continue from.")
         self._workspace = workspace
-        self._noted = ""  # path of the run whose notes are in the editor
-        self._shown = ""  # path of the displayed run
-        self._to_select = ""  # path to select once it is in the list
+        # Paths of runs: whose notes are in the editor, that is displayed, and to select once it is in the list.
+        self._noted = self._shown = self._to_select = ""
         self.header.addWidget(button("Open shared…", self._receive, name="Open a shared run",
                                      tip="Unpacks a run that someone shared with you."))  # fmt: skip
         self.header.addWidget(button("Refresh", workspace.run.list_runs, name="Refresh runs"))
