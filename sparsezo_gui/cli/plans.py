@@ -41,12 +41,13 @@ def plan_text(plan: Plan, run: Sequence[str]) -> str:
     """The plan for people; ``run`` is the command that starts the recipe."""
     known = [way.memory for way in plan.ways if way.memory]
     free = f", {size(known[0].available)} free" if known else ""
-    lines = [f"{'':<31}{f'memory{free}':<26}{'a step':>9}{'usual steps':>13}{'in all':>12}"]
+    wide = 2 + max(len(way.title) for way in plan.ways)
+    lines = [f"{'':<{2 + wide}}{f'memory{free}':<26}{'a step':>9}{'usual steps':>13}{'in all':>12}"]
     for way in plan.ways:
         memory, pace, mark = way.memory, way.pace, "→ " if way.name == plan.recommended else "  "
         needs = f"{size(memory.most)} ({'measured' if memory.measured else 'estimated'})" if memory else "–"
         step, whole = (latency(pace.seconds), duration(way.seconds or 0.0)) if pace else ("–", "–")
-        lines.append(f"{mark}{way.title:<29}{needs:<26}{step:>9}{way.steps:>13,}{whole:>12}")
+        lines.append(f"{mark}{way.title:<{wide}}{needs:<26}{step:>9}{way.steps:>13,}{whole:>12}")
     for way in plan.ways:
         lines += ["", f"{way.title}: {way.problem or way.limits}"]
         if not way.problem:

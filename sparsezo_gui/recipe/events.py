@@ -201,7 +201,9 @@ class GeneralText(Event):
 
     def __str__(self) -> str:
         before, after = (f"{each:,.0f}" if each >= 1000 else f"{each:.4g}" for each in (self.base, self.tuned))
-        return f"{before} before, {after} after ({100 * self.increase:+.1f} %)"
+        times = self.increase + 1
+        change = f"{times:,.0f} times as high" if times >= 10 else f"{100 * self.increase:+.1f} %"
+        return f"{before} before, {after} after ({change})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,8 @@ PRESETS = (
     ),
     Preset(
         "Exact gradients", "Backprop, one block at a time: learns most per step, in somewhat more memory.",
-        {"mask": {"rule": "sensitive", "blocks": "all"}, "estimator": {"rule": "first-order"}, "update": EXACT},
+        {"mask": {"rule": "sensitive", "density": 0, "blocks": "all"}, "estimator": {"rule": "first-order"},
+         "update": EXACT},
     ),
     Preset(
         "Exact, last half", "Backprop into LoRA adapters of the last half of the blocks; the others run only once.",

@@ -53,7 +53,7 @@ class Way:
 
 def ways(recipe: Recipe) -> list[Way]:
     """The ways to tune as ``recipe`` says, which itself is the first one if it needs forward passes only."""
-    forward, exact, half = _forward(recipe), preset("Exact gradients").settings, preset("Exact, last half").settings
+    forward, exact, half = _forward(recipe), _exact(), preset("Exact, last half").settings
     lora = {**half, "mask": {**half["mask"], "blocks": "all"}}
     subspace = preset("Gradient subspace").settings
     found = [
@@ -72,6 +72,12 @@ def _forward(recipe: Recipe) -> Tables:
         return PRESETS[0].settings
     own = recipe.model_dump(mode="json", include={"mask", "estimator", "update"})
     return own | {"estimator": {"rule": "two-sided"}} if recipe.estimator.rule == AUTO else own
+
+
+def _exact() -> Tables:
+    """The preset's settings but for the density, which a sensitive mask keeps."""
+    settings = preset("Exact gradients").settings
+    return {**settings, "mask": {key: value for key, value in settings["mask"].items() if key != "density"}}
 
 
 def as_settings(recipe: Recipe, way: Way) -> tuple[str, ...]:
@@ -125,12 +131,12 @@ def resolved(recipe: Recipe, blocks: str = "") -> Recipe:
                 subspace = preset("Gradient subspace").settings
                 made = changed(made, {"mask": subspace["mask"], "update": subspace["update"]})
         return made if update["rule"] == UPDATES.default else changed(made, {"update": update})
-    settings = preset("Exact gradients" if blocks == "all" else "Exact, last half").settings
+    settings = _exact() if blocks == "all" else preset("Exact, last half").settings
     mask = recipe.mask.model_dump(mode="json")
     if mask["rule"] == MASKS.default:
         made = changed(recipe, {**settings, "mask": {**settings["mask"], "blocks": blocks}})
     else:
-        made = changed(changed(recipe, preset("Exact gradients").settings), {"mask": {**mask, "blocks": blocks}})
+        made = changed(changed(recipe, _exact()), {"mask": {**mask, "blocks": blocks}})
     return made if update["rule"] == UPDATES.default else changed(made, {"update": update})
 
 

@@ -147,3 +147,4 @@ def test_the_event_survives_the_journal():
     event = e.GeneralText(6, 1500, 20.0, math.inf)
     assert outcome.event_of(json.dumps(event.as_json(), allow_nan=False)).base == 20.0
     assert str(e.GeneralText(6, 1500, 20.0, 25.0)) == "20 before, 25 after (+25.0 %)"
+    assert str(e.GeneralText(6, 1500, 43.35, 759_977.0)) == "43.35 before, 759,977 after (17,531 times as high)"

@@ -10,7 +10,7 @@ from standin import mask_report
 
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.requests import CompareWays, FindMask, FindRate
-from sparsezo_gui.gui.theme import theme
+from sparsezo_gui.gui.theme import colours, theme
 from sparsezo_gui.gui.widgets.safe_text import tooltip
 from sparsezo_gui.recipe.events import Stop
 
@@ -216,9 +216,15 @@ def test_the_rate_goes_with_the_rules(method, workspace):
 
 def test_a_rate_is_found_told_and_taken(method, find, click, workspace, qtbot):
     assert "Short runs" in find("Suggested rate").text() and not shown(method, "Use the suggested rate")
+    assert not shown(method, "Losses by learning rate")
     click("Find learning rate")
     qtbot.waitUntil(lambda: workspace.rates is not None)
     assert "Learning rate 0.003: of the rates from" in find("Suggested rate").text()
+    chart = find("Losses by learning rate")
+    assert chart.accessibleDescription() == "Initial loss 1.4. 0.0001: 1.39; 0.001: 1.3; 0.01: 1.1; 0.1: 2.4."
+    image = chart.grab().toImage()
+    drawn = {image.pixelColor(x, y).name() for x in range(image.width()) for y in range(image.height())}
+    assert {colours().accent, colours().error} <= drawn, "the best rate, and one that diverged"
     assert click("Use the suggested rate").text().startswith("Use ")
     assert workspace.recipe.update.learning_rate == 3e-3
     assert not shown(method, "Use the suggested rate") and "Learning rate 0.003" in find("Suggested rate").text()

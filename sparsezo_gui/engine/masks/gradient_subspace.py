@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from sparsezo_gui.engine.masks.rule import Search
+from sparsezo_gui.engine.masks.rule import DENSITY, Search
 from sparsezo_gui.engine.masks.sensitive import ByFisher
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.variants import setting
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 STAGE = "Finding the directions"
 MOST = 8  # directions, where their number is not set
-USUAL, LARGEST = 0.001, 0.01  # densities, where none is set
-ENOUGH = 16_384  # weights; 1 507 of the starter's learned much less than 15 073 (tests/benchmarks/quality.md)
 RELATIVE = 1e-6  # of the largest eigenvalue, below which groups have the same gradient
 
 
@@ -47,10 +45,7 @@ class GradientSubspace(ByFisher):
     space: ClassVar[str] = "span"
     rate_factor: ClassVar[float] = 0.125
     rule: Literal["gradient-subspace"] = "gradient-subspace"
-    density: float = setting(
-        0.0, f"Fraction of the eligible weights to tune; 0: 0.1 %, and more in small models, up to 1 %, for at least "
-        f"{ENOUGH:,} weights.", unit="fraction", ge=0, le=1, basic=True, sane=(0, 1e-1),
-    )  # fmt: skip
+    density: float = setting(0.0, DENSITY, unit="fraction", ge=0, le=1, basic=True, sane=(0, 1e-1))
     directions: int = setting(
         0, f"Directions to tune along, each from a group of training examples; 0: two for each answer, {MOST} at most.",
         ge=0, le=256, basic=True, sane=(0, 32),
@@ -64,10 +59,6 @@ class GradientSubspace(ByFisher):
     def reads_task(self) -> bool:
         """See `MaskRule.reads_task`."""
         return True
-
-    def share(self, spec: ModelSpec) -> float:
-        """See `DensityRule.share`."""
-        return self.density or min(LARGEST, max(USUAL, ENOUGH / spec.eligible))
 
     def reads(self, model: FrozenModel, search: Search) -> tuple[Any, ...]:
         """See `MaskRule.reads`."""

@@ -55,7 +55,7 @@ class MultiTask(Calibrated, DensityRule):
         """See `MaskRule.tuned`."""
         from sparsezo_gui.engine.masks.select import size_of
 
-        return size_of(self.density, "row", spec.linears)
+        return size_of(self.share(spec), "row", spec.linears)
 
     def source(self) -> str:
         """See `MaskRule.source`."""
@@ -74,6 +74,6 @@ class MultiTask(Calibrated, DensityRule):
         from sparsezo_gui.engine.masks.select import Selection
 
         yield Progress("Reading text for the mask")
-        selection = Selection(self.density, "row", model.spec.linears)
+        selection = Selection(self.share(model.spec), "row", model.spec.linears)
         scores = kept_gradients(self, model, self.passages(model, search), selection, by_row=True)
         return (yield from ranked(self, model, selection, scores))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sparsezo_gui.engine.masks.calibration import OnText
@@ -49,8 +49,8 @@ class Rows(OnText, DensityRule):
         from sparsezo_gui.engine.masks.select import count_of, part_of
 
         if self.spread == "global":
-            return count_of(self.density, spec.linears)
-        return sum(part_of(self.density, rows) * columns for rows, columns in spec.linears.values())
+            return count_of(self.share(spec), spec.linears)
+        return sum(part_of(self.share(spec), rows) * columns for rows, columns in spec.linears.values())
 
     def source(self) -> str:
         """See `MaskRule.source`."""
@@ -82,23 +82,24 @@ class Rows(OnText, DensityRule):
             found = weight.abs() @ norms[name] if norms else torch.linalg.vector_norm(weight, dim=1)
             scores[name] = found / found.mean().clamp_min(torch.finfo(torch.float32).tiny)
         indices = {}
-        for name, rows in self._chosen(scores, model.spec.linears).items():
+        for name, rows in self._chosen(scores, model.spec).items():
             columns = model.spec.linears[name][1]
             indices[name] = (rows[:, None] * columns + torch.arange(columns)).flatten().to(torch.int32)
         return Mask(indices, self.model_dump(mode="json"), model.fingerprint, model.spec.eligible)
 
-    def _chosen(self, scores: dict[str, Tensor], shapes: Mapping[str, tuple[int, int]]) -> dict[str, Tensor]:
+    def _chosen(self, scores: dict[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
         """Ascending rows by name; the first wins a tie."""
         import torch
 
         from sparsezo_gui.engine.masks.select import count_of, part_of
 
         orders = {name: each.argsort(descending=True, stable=True) for name, each in scores.items()}
-        counts = {name: part_of(self.density, len(each)) for name, each in scores.items()}
+        share, shapes = self.share(spec), spec.linears
+        counts = {name: part_of(share, len(each)) for name, each in scores.items()}
         if self.spread == "global":
             widths = torch.cat([torch.full((len(each),), shapes[name][1]) for name, each in scores.items()])
             order = torch.cat(list(scores.values())).argsort(descending=True, stable=True)
-            fitting = int((widths[order].cumsum(0) <= count_of(self.density, shapes)).sum())
+            fitting = int((widths[order].cumsum(0) <= count_of(share, shapes)).sum())
             best = order[: max(1, fitting)]
             owners = torch.arange(len(scores)).repeat_interleave(torch.tensor([len(each) for each in scores.values()]))
             counts = dict(zip(scores, owners[best].bincount(minlength=len(scores)).tolist(), strict=True))

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Scope = Literal["global", "tensor", "row"]
+USUAL, LARGEST = 0.001, 0.01  # densities, where none is set
+ENOUGH = 32_768  # weights; fewer of the starter's learn less (tests/benchmarks/quality.md)
+DENSITY = (
+    "Fraction of the eligible weights to tune; 0.001 is 0.1 %. 0: 0.1 %, and more in small models, up to 1 %, for at "
+    f"least {ENOUGH:,} weights."
+)
 BLOCKS = "all|half|quarter|[1-9][0-9]{0,3}"
 
 
@@ -155,19 +161,11 @@ def ranked(
 class DensityRule(MaskRule):
     """Base of rules that tune a ``density`` of the weights."""
 
-    density: float = setting(
-        0.001,
-        "Fraction of the eligible weights to tune; 0.001 is 0.1 %.",
-        unit="fraction",
-        gt=0,
-        le=1,
-        basic=True,
-        sane=(1e-4, 1e-1),
-    )
+    density: float = setting(USUAL, DENSITY, unit="fraction", ge=0, le=1, basic=True, sane=(1e-4, 1e-1))
 
     def share(self, spec: ModelSpec) -> float:
         """Fraction of the eligible weights of ``spec`` to tune."""
-        return self.density
+        return self.density or min(LARGEST, max(USUAL, ENOUGH / spec.eligible))
 
 
 class ScoredRule(DensityRule):

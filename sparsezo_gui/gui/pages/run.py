@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from PySide6.QtCore import QTimer
-from PySide6.QtGui import QShowEvent
+from PySide6.QtGui import QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QLayout, QSizePolicy, QStackedWidget, QWidget
 
 from sparsezo_gui.gui import formatting
@@ -248,6 +248,11 @@ class RunPage(Page):
         self._controls.show_record(record if filled else None)
         if not filled:
             self._outlook.refresh()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """In one column, the plots take the room they need, and the page scrolls."""
+        super().resizeEvent(event)
+        self._plots.setMinimumHeight((60 if event.size().width() < NARROW else 33) * GRID)
 
     def showEvent(self, event: QShowEvent) -> None:
         """Catches up with what arrived while another page was shown."""

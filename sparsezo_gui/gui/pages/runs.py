@@ -39,8 +39,8 @@ from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.plain import readable
 from sparsezo_gui.recipe.events import EvaluateNow, GoBack, Stop
 
+# whose problems are shown here
 KINDS = (BranchRun, SaveNotes, ListContents, ShareRun, ReceiveRun, LabelRun, RemoveRun, InspectRun, ReadRun)
-"""The requests whose problems are shown here."""
 NARROW = 700  # pixels below which the selected run goes below the list
 
 
@@ -52,9 +52,8 @@ class RunsPage(Page):
     def __init__(self, workspace: Workspace) -> None:
         super().__init__("Runs", "Every step of every run is saved. Choose a step to continue from.")
         self._workspace = workspace
-        self._noted = ""  # path of the run whose notes are in the editor
-        self._shown = ""  # path of the displayed run
-        self._to_select = ""  # path to select once it is in the list
+        # Paths of runs: whose notes are in the editor, that is displayed, and to select once it is in the list.
+        self._noted = self._shown = self._to_select = ""
         self.header.addWidget(button("Open shared…", self._receive, name="Open a shared run",
                                      tip="Unpacks a run that someone shared with you."))  # fmt: skip
         self.header.addWidget(button("Refresh", workspace.run.list_runs, name="Refresh runs"))
@@ -67,15 +66,14 @@ class RunsPage(Page):
             "No runs yet", "Every run is listed here, and each of its steps can be asked, exported and continued.",
             "Go to the Run page", lambda: self.go_to.emit("run"),
         )  # fmt: skip
-        splitter = QSplitter(Qt.Orientation.Horizontal)
+        splitter = self._splitter = QSplitter(Qt.Orientation.Horizontal)
         splitter.setChildrenCollapsible(False)
-        splitter.addWidget(self._list)
         self._view = RunView(workspace, self._make_detail())
+        splitter.addWidget(self._list)
         splitter.addWidget(self._view)
-        splitter.setStretchFactor(0, 1)
-        splitter.setStretchFactor(1, 1)
+        for place in range(2):
+            splitter.setStretchFactor(place, 1)
         splitter.setSizes([56 * GRID, 62 * GRID])
-        self._splitter = splitter
         for part in (self._empty, splitter):
             self.body.addWidget(part, 1)
         workspace.on(ListRuns, call=self._fill)
@@ -117,6 +115,10 @@ class RunsPage(Page):
         workspace, banner = self._workspace, self.banner
         self._ask_branch = self._with_chosen(lambda run: ask_branch(workspace, run, self._step.value(), banner))
         self._share_run = self._with_chosen(lambda run: ask_share(workspace, run, banner))
+        self._export_step = self._with_chosen(lambda run: self.export_wanted.emit(Path(run.path), self._step.value()))
+        self._evaluate_step = self._with_chosen(
+            lambda run: workspace.run.inspect(Path(run.path), EvaluateNow("validation", self._step.value()))
+        )
         self._rename = self._with_chosen(lambda run: LabelDialog(workspace, run, self).open())
         self._delete = self._with_chosen(lambda run: DeleteDialog(workspace, run, self).open())
         self._reveal = self._with_chosen(lambda run: QDesktopServices.openUrl(QUrl.fromLocalFile(run.path)))
@@ -233,9 +235,8 @@ class RunsPage(Page):
         why = why or ("It is active in another window or terminal." if elsewhere else "")
         damaged = run.state == "damaged"
         self._step.setEnabled(not damaged)
-        for control in (self._evaluate, self._back):
-            control.setEnabled(not why and not damaged)
-        self._back.setEnabled(self._back.isEnabled() and run.start <= step < run.step)
+        self._evaluate.setEnabled(not why and not damaged)
+        self._back.setEnabled(not why and not damaged and run.start <= step < run.step)
         self._resume_button.setEnabled(not why and not damaged and not mine and run.step < run.steps)
         self._resume_button.setVisible(not mine)
         self._unload.setVisible(mine and record is not None and record.state in WAITING)
@@ -248,10 +249,6 @@ class RunsPage(Page):
         problem = workspace.problem_of(*KINDS)
         asks = problem is not None and problem.can_continue and problem == workspace.of(InspectRun).problem
         self.banner.track(problem, action=("Continue anyway", workspace.run.inspect_anyway) if asks else None)
-
-    def _evaluate_step(self) -> None:
-        if self.path is not None:
-            self._workspace.run.inspect(self.path, EvaluateNow("validation", self._step.value()))
 
     def _roll_back(self) -> None:
         if self.path is not None:
@@ -278,9 +275,6 @@ class RunsPage(Page):
                 call(run)
 
         return do
-
-    def _export_step(self) -> None:
-        self.export_wanted.emit(self.path, self._step.value())
 
     def _receive(self) -> None:
         text, _ = QFileDialog.getOpenFileName(self, "Open shared run", str(Path.home()), "Runs (*.zip)")

@@ -93,6 +93,8 @@ class Board(QWidget):
             self._view.ci.layout.setColumnFixedWidth(index, max((self.width() - 5 * GRID) / 3, 60))
         # The view was resized earlier, while the columns still had their previous width.
         self._view.ci.setGeometry(self._view.range)
+        self._drawn = (-1, -1)  # titles have other room now
+        self.draw()
 
     def repaint_all(self) -> None:
         """Applies the theme's colours."""

@@ -8,6 +8,7 @@ from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.requests import FindRate
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import ProgressBar, button, label, row
+from sparsezo_gui.gui.widgets.rate_chart import RateChart
 from sparsezo_gui.gui.workspace import Workspace
 
 TRYING = "Loads the model and tries several learning rates in short runs."
@@ -31,6 +32,8 @@ class RateFinder(QWidget):
         layout.setSpacing(GRID)
         layout.addLayout(line)
         layout.addWidget(self._bar)
+        self._chart = RateChart()
+        layout.addWidget(self._chart)
         workspace.on(FindRate, call=self.refresh)
         for signal in (workspace.recipe_changed, workspace.blocker_changed):
             signal.connect(self.refresh)
@@ -51,6 +54,9 @@ class RateFinder(QWidget):
         if not busy:
             text = report.words if report else BEFORE
         self._result_label.setText(text)
+        self._chart.setVisible(report is not None and not busy)
+        if report is not None:
+            self._chart.show_report(report)
         rate = report.rate if report and not busy else None
         self._use.setVisible(rate is not None and rate != workspace.recipe.update.learning_rate)
         if rate is not None:

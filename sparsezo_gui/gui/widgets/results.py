@@ -201,7 +201,11 @@ class Results(Card):
 
     def _fit(self) -> None:
         """Larger text takes more room."""
-        self.setFixedWidth(int(36 * GRID * min(theme().text_scale, 1.35)))
+        self.setMinimumWidth(int(36 * GRID * min(theme().text_scale, 1.35)))
+
+    def sizeHint(self) -> QSize:
+        """No wider than needed beside the plots."""
+        return QSize(self.minimumWidth(), super().sizeHint().height())
 
     def show_record(self, record: RunRecord) -> None:
         """Shows what is known of a run."""

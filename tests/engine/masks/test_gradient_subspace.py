@@ -42,9 +42,9 @@ def test_without_a_density_small_models_tune_more_of_their_weights(frozen_tiny):
     def share(eligible, **density):
         return GradientSubspace(**density).share(replace(spec, eligible=eligible))
 
-    assert share(1_000_000) == 0.01, "a small part, even if 16 384 weights are more"
-    assert share(4_096_000) == 0.004, "as many as 16 384 weights"
-    assert share(7_000_000_000) == share(16_384_000) == 0.001
+    assert share(1_000_000) == 0.01, "a small part, even if 32 768 weights are more"
+    assert share(8_192_000) == 0.004, "as many as 32 768 weights"
+    assert share(7_000_000_000) == share(32_768_000) == 0.001
     assert share(1_000_000, density=0.0001) == 0.0001
     tuned = GradientSubspace().tuned(spec)
     assert tuned == round(0.01 * spec.eligible)
