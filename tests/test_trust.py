@@ -19,7 +19,7 @@ TRUST = "--trust-remote-code"
 PACKAGE = Path(sparsezo_gui.__file__).parent
 READERS = (
     "engine/pretrained/code.py", "engine/hub/cache.py", "gui/pages/model.py", "cli/__init__.py", "cli/command.py",
-    "cli/plans.py", "cli/hub.py",
+    "cli/plans.py", "cli/hub.py", "cli/launch.py", "cli/submit.py",
 )  # fmt: skip
 """What looks at the recipe's key: whether there is code to ask about, whether to fetch it, its field; and the flag."""
 
@@ -99,7 +99,7 @@ def test_with_the_flag_it_runs_and_the_files_are_named(recipe, marker, run, tmp_
 def test_the_flag_alone_suffices_where_the_recipe_does_not_know_of_the_code(recipe, marker, run, tmp_path):
     recipe.write_text(recipe.read_text().replace("trust_remote_code = true\n", ""))
     code, _, error = run("estimate", recipe)
-    assert code == 2 and "set trust_remote_code = true" in error
+    assert code == 2 and "trust_remote_code = true and allow the code" in error
     assert run("estimate", recipe, TRUST)[0] == 0 and marker.exists()
     assert run("train", recipe, "--run", tmp_path / "run", TRUST)[0] == 0
     assert "trust_remote_code = true" in (tmp_path / "run" / "recipe.toml").read_text()

@@ -89,8 +89,14 @@ def test_cells_hold_what_both_kinds_of_tables_need(make, tmp_path):
             passes // (2 if passes == 8 else 3),
         ]
         assert cell["peak_memory_mib"] > 0 and cell["mask_seconds"] >= 0
-    assert cells["default:4"]["mask_seconds"] == cells["exact:2"]["mask_seconds"], "the mask is found once"
-    assert len(list((tmp_path / "masks").glob("*.safetensors"))) == 1 and not list((tmp_path / "runs").iterdir())
+    assert len(list((tmp_path / "masks").glob("*.safetensors"))) == 2, "the preset's density is another one here"
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_mask_of_two_methods_is_found_once(make, tmp_path):
+    cells = cells_of(compared(make, tmp_path, "default:4", "default:6"))
+    assert cells["default:4"]["mask_seconds"] == cells["default:6"]["mask_seconds"]
+    assert len(list((tmp_path / "masks").glob("*.safetensors"))) == 1
 
 
 def test_what_finding_the_rate_takes_is_counted(make, tmp_path):

@@ -16,6 +16,7 @@ from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.listing import list_runs
+from sparsezo_gui.engine.runs.preparing import is_start
 from sparsezo_gui.engine.session.loading import load_data
 from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.zo import generator
@@ -240,11 +241,12 @@ def test_a_mask_serves_its_model_and_no_other(make, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_a_cancelled_start_leaves_nothing(make, tmp_path):
-    iterator = training.train(make(), folder=tmp_path / "run")
+def test_a_start_that_is_cancelled_can_be_resumed(make, tmp_path):
+    iterator = training.train(make(loop={"steps": 1}), folder=tmp_path / "run")
     next(iterator)
     iterator.close()
-    assert not (tmp_path / "run").exists()
+    assert is_start(tmp_path / "run")
+    assert list(training.resume(tmp_path / "run"))[-1].reason == "done" and not is_start(tmp_path / "run")
 
 
 def test_two_processes_cannot_write_one_run(make, tmp_path):

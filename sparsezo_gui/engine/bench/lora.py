@@ -17,9 +17,9 @@ from sparsezo_gui.engine.bench.references import ALPHA, RANK, load_plain
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.data.tasks import task
 from sparsezo_gui.engine.evaluate import evaluate
-from sparsezo_gui.engine.forward import BACKWARD_ROWS
+from sparsezo_gui.engine.forward import BACKWARD_ROWS, log_probabilities
 from sparsezo_gui.engine.frozen import FrozenModel
-from sparsezo_gui.engine.objective import measure, packs_of, weight_of
+from sparsezo_gui.engine.objective import gathered, pack_of, packs_of, weight_of
 from sparsezo_gui.engine.session.loading import load_data
 from sparsezo_gui.engine.zo import generator
 from sparsezo_gui.engine.zo.batches import shuffled_batch
@@ -92,4 +92,5 @@ def _backward(model: FrozenModel, batch: Sequence[Encoded]) -> None:
     """Adds the gradient of the mean loss of ``batch``, of as many tokens at a time as our exact gradients take."""
     weight = sum(map(weight_of, batch))
     for part in packs_of(batch, BACKWARD_ROWS[model.device.type], 1):
-        (measure(model, part).sums.sum() / weight).backward()
+        pack, pairs = pack_of(model, part)
+        (gathered(part, log_probabilities(model, pack, 1), pairs).sums.sum() / weight).backward()
