@@ -259,7 +259,7 @@ def test_torchrun_restarts_a_run_that_it_resumes(alone, tmp_path):
     with (tmp_path / "out").open("wb") as out, (tmp_path / "err").open("wb") as err:
         agent = subprocess.Popen([sys.executable, "-m", *command], env=environment, stdout=out, stderr=err)
     try:
-        wait_for(lambda: '"step"' in (tmp_path / "out").read_text(), agent)
+        wait_for(lambda: '"event": "step"' in (tmp_path / "out").read_text(), agent)
         helpers = [each for each in psutil.Process(agent.pid).children() if each.environ().get("RANK") == "1"]
         helpers[0].kill()
         assert agent.wait(300) == 0, (tmp_path / "err").read_text()
