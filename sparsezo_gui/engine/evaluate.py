@@ -46,11 +46,11 @@ class Evaluated:
 
 def evaluate(
     model: FrozenModel, examples: Sequence[Encoded], split: str, objective: Objective | None = None,
-    base: Tensor | None = None, before: Sequence[str] = (),
+    base: Tensor | None = None, before: Sequence[str] = (), together: int = BATCH,
 ) -> Generator[Progress, None, Evaluated]:  # fmt: skip
-    """Evaluates ``examples`` of ``split`` by ``objective`` (None: the likelihood). ``base`` (examples,) is what the
-    objective compares against, ``before`` the earlier answers to compare with, if any. Raises `UserError` without
-    examples.
+    """Evaluates ``examples`` of ``split``, so many ``together``, by ``objective`` (None: the likelihood). ``base``
+    (examples,) is what the objective compares against, ``before`` the earlier answers to compare with, if any. Raises
+    `UserError` without examples.
 
     Metrics (see `sparsezo_gui.recipe.metrics`) are the objective's loss (nats for a likelihood); then its own metrics,
     or else those of choices, or without choices those of the loss, and of generated answers if there are references.
@@ -62,10 +62,10 @@ def evaluate(
     weights: list[float] = []
     predicted: list[int] = []
     objective, own = objective or Likelihood(), dict[str, float]()
-    for first in range(0, len(examples), BATCH):
+    for first in range(0, len(examples), together):
         yield Progress(stage, first, len(examples), "examples")
-        part = examples[first : first + BATCH]
-        compared = None if base is None else base[first : first + BATCH]
+        part = examples[first : first + together]
+        compared = None if base is None else base[first : first + together]
         with torch.no_grad():
             measured = measure(model, part)
         for name, value in objective.metrics(measured, part, compared).items():

@@ -35,8 +35,12 @@ def general_text(model: FrozenModel, max_tokens: int) -> list[Encoded]:
 
 
 def perplexity(model: FrozenModel, text: list[Encoded]) -> Generator[Progress, None, float]:
-    """exp of the mean loss per token, of the values that the layers currently use."""
-    return (yield from evaluate(model, text, "general text")).metrics["perplexity"]
+    """exp of the mean loss per token, of the values that the layers currently use.
+
+    One passage at a time: of all others, an evaluation may score a few answers alone, and its memory was told for
+    these. Together, the passages need logits at every token of a pack.
+    """
+    return (yield from evaluate(model, text, "general text", together=1)).metrics["perplexity"]
 
 
 def compared(session: Session) -> Generator[Progress, None, GeneralText]:
