@@ -180,3 +180,9 @@ def test_a_child_whose_parent_died_ends_by_itself():
     with subprocess.Popen(process._command(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as orphan:
         orphan.stdin.write(len(request).to_bytes(8, "little") + request)
     assert orphan.returncode < 0
+
+
+def test_a_process_that_ends_before_it_is_watched_is_no_fault():
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    Sandbox()._watch(gone)

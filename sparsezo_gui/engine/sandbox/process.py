@@ -118,8 +118,9 @@ class Sandbox:
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """Kills the process when a request exceeds its limits, and when it has been idle for long."""
-        usage, seen, spent, began = psutil.Process(process.pid), None, 0.0, 0.0
-        with suppress(psutil.Error):  # it exited between two checks
+        seen, spent, began = None, 0.0, 0.0
+        with suppress(psutil.Error):  # it exited between two checks, or before the first one
+            usage = psutil.Process(process.pid)
             while process.poll() is None:
                 request, used, held = self._request, sum(usage.cpu_times()[:2]), usage.memory_info().rss
                 if request is not seen:
