@@ -14,8 +14,8 @@ from sparsezo_gui.gui.theme import appearance
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import Recipe, dump
 
-KEYS = ("queue", "probes", "recent_models", "recent_recipes", "recipe", "last_run", "export_folder", "geometry", "theme",
-        "text_scale", "automatic", "toured")  # fmt: skip
+KEYS = ("queue", "probes", "recent_models", "recent_recipes", "recipe", "last_run", "export_folder", "geometry",
+        "theme", "text_scale", "automatic", "toured")  # fmt: skip
 
 
 @pytest.mark.parametrize(
