@@ -21,12 +21,18 @@ from sparsezo_gui.cli.parser import parser
 from sparsezo_gui.recipe import methods
 
 PACKAGE = Path(api.__file__).parent
-SPECIFIED = (
-    "recipe/__init__.py", "engine/runs/__init__.py", "engine/runs/journal.py", "engine/runs/gradients.py",
-    "engine/runs/checkpoints.py", "engine/runs/share.py", "engine/spaces/mask.py", "engine/export/overlay_file.py",
-    "engine/zo/generator.py",
-)  # fmt: skip
-"""Modules whose docstrings specify a file format, and the random numbers that a journal stands for."""
+SPECIFIED = {
+    "Recipe": "recipe/__init__.py",
+    "Run folder": "engine/runs/__init__.py",
+    "Journal": "engine/runs/journal.py",
+    "Gradients": "engine/runs/gradients.py",
+    "Checkpoints": "engine/runs/checkpoints.py",
+    "Shared run": "engine/runs/share.py",
+    "Mask": "engine/spaces/mask.py",
+    "Overlay file": "engine/export/overlay_file.py",
+    "Random numbers": "engine/zo/generator.py",
+}
+"""By title: modules whose docstrings specify a file format, and the random numbers that a journal stands for."""
 
 
 def commands() -> str:
@@ -88,16 +94,10 @@ def files() -> str:
         "The rest of this page specifies the files that SparseZO writes for itself. Old versions of all of them still",
         "open.", "",
     ]  # fmt: skip
-    for path in SPECIFIED:
+    for title, path in SPECIFIED.items():
         text = ast.get_docstring(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))) or ""
-        parts += [f"## {_TITLES[path]}", "", *_prose(text)]
+        parts += [f"## {title}", "", *_prose(text)]
     return "\n".join(parts).rstrip() + "\n"
-
-
-_TITLES = dict(
-    zip(SPECIFIED, ("Recipe", "Run folder", "Journal", "Gradients", "Checkpoints", "Shared run", "Mask", "Overlay file",
-                    "Random numbers"), strict=True)
-)  # fmt: skip
 
 
 def _prose(docstring: str) -> list[str]:

@@ -32,6 +32,7 @@ from tests.models import tiny
 __all__ = ["datasets_hub", "hub"]
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+FOR_THE_SOURCE = [ROOT / f"{name}.md" for name in ("ARCHITECTURE", "CHANGELOG", "CONTRIBUTING")]
 PAGES = {path.relative_to(resources.DOCS).as_posix(): path for path in sorted(resources.DOCS.rglob("*.md"))}
 FENCE = re.compile(r"(?:^`(\S+)`:\n\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -189,7 +190,7 @@ def test_generated_pages_are_what_the_program_says(make_docs):
 
 def test_links_between_pages_and_to_pictures_lead_somewhere():
     """Whether headings are there, the site tells, and the window's help."""
-    for path in (README, *PAGES.values()):
+    for path in (README, *FOR_THE_SOURCE, *PAGES.values()):
         for link in LINK.findall(path.read_text(encoding="utf-8")):
             if "://" not in link and (name := link.split("#")[0]):
                 assert (path.parent / name).exists(), (path.name, link)

@@ -49,7 +49,7 @@ def resume(options: argparse.Namespace, console: Console) -> None:
     path = find(options.run)
     if is_start(path) and options.step is None:
         console.prepare(starting(load(path / RECIPE)))
-        _watch(resume(path, commands), commands, console)
+        _watch(resume(path, commands, workers=options.workers), commands, console)
         return
     run, step = past(options)
     if step is not None and step < run.start:

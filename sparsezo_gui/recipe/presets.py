@@ -50,7 +50,7 @@ class Preset:
 
 PRESETS = (
     Preset(
-        "Sensitive 0.1\u00a0%", "The default: tunes the few weights that matter most.",
+        "Sensitive 0.1\u00a0%", "The default of a recipe file: tunes the few weights that matter most.",
         {"mask": SENSITIVE, "estimator": TWO_SIDED, "update": NORMALISED},
     ),
     Preset(

@@ -29,8 +29,8 @@ Scope = Literal["global", "tensor", "row"]
 USUAL, LARGEST = 0.001, 0.01  # densities, where none is set
 ENOUGH = 32_768  # weights; fewer of the starter's learn less (tests/benchmarks/quality.md)
 DENSITY = (
-    "Fraction of the eligible weights to tune; 0.001 is 0.1 %. 0: 0.1 %, and more in small models, up to 1 %, for at "
-    f"least {ENOUGH:,} weights."
+    "Fraction of the eligible weights to tune; 0.001 is 0.1 %. 0 means 0.1 %, and more in small models: "
+    f"{ENOUGH:,} weights, but 1 % at most."
 )
 BLOCKS = "all|half|quarter|[1-9][0-9]{0,3}"
 

@@ -8,7 +8,7 @@ from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
 
 
 class Auto(TwoSided):
-    """Chosen at the start of the run: exact gradients if they are possible and fit, otherwise central differences.
+    """Chosen at the start of the run: exact gradients if they are possible and fit, otherwise forward passes.
 
     Forward passes are needed for losses that count, for private runs and for computing in int8. Otherwise exact
     gradients are used, in all blocks, or in the last half or quarter of them: in the largest part that fits in 85 % of
