@@ -37,24 +37,25 @@ def following(before: Recipe, after: Recipe, own: str) -> Recipe:
     if field and source in resources.BUNDLED_TEXT and source != after.data.source and after.mask.text == source:  # type: ignore[attr-defined]
         found["mask"] = {"text": field.default}
     made = changed(after, found) if found else after
-    return usual(made) if before.model.id != after.model.id and _bundled(after) else made
+    if before.model.id == after.model.id or (bundled := _bundled(after)) is None:
+        return made
+    return usual(made, after.loop == bundled.loop)
 
 
-def usual(recipe: Recipe) -> Recipe:
-    """``recipe`` with the method for a model of which nothing is known: the first of `USUAL` that goes with its other
-    parts, or the user's own default 'auto'."""
+def usual(recipe: Recipe, with_steps: bool) -> Recipe:
+    """``recipe`` with the method for a model of which nothing is known, and with its steps if wanted: the first of
+    `USUAL` that goes with its other parts, or the user's own default 'auto'."""
     if recipe.estimator.rule == AUTO:
         whole = recipe.model_dump(mode="json", exclude={"mask", "update"})
         return build({**whole, "estimator": {"rule": AUTO}})
     for title, loop in USUAL.items():
         with suppress(UserError):
-            return changed(preset(title).recipe(recipe), {"loop": loop})
+            return changed(preset(title).recipe(recipe), {"loop": loop if with_steps else {}})
     return recipe
 
 
-def _bundled(recipe: Recipe) -> bool:
-    """Whether the method of ``recipe``, but for the text of its mask, is still that of a bundled recipe, which suits
-    its own small model."""
+def _bundled(recipe: Recipe) -> Recipe | None:
+    """The bundled recipe, suited to its own small model, whose method ``recipe`` still has, but for the mask's text."""
 
     def method(each: Recipe) -> tuple[object, ...]:
         return each.mask.model_dump(exclude={"text"}), each.update
@@ -62,7 +63,7 @@ def _bundled(recipe: Recipe) -> bool:
     def same(other: Recipe) -> bool:
         return method(recipe) == method(other) and recipe.estimator.rule in (AUTO, other.estimator.rule)
 
-    return any(same(load(name)) for name in resources.recipes())
+    return next(filter(same, map(load, resources.recipes())), None)
 
 
 def named(recipe: Recipe) -> Recipe:

@@ -108,6 +108,13 @@ def test_the_starters_method_does_not_come_along_to_another_model(window, enter,
     assert (workspace.recipe.mask, workspace.recipe.loop) == (made.mask, made.loop)
 
 
+def test_steps_of_ones_own_come_along(window, enter, workspace):
+    workspace.change("loop", steps=77)
+    enter("Model folder or Hub id", "Qwen/Qwen3-0.6B")
+    assert matching(workspace.recipe) is preset("Gradient subspace")
+    assert (workspace.recipe.loop.steps, workspace.recipe.loop.evaluate_every) == (77, 200)
+
+
 def test_a_method_of_ones_own_comes_along(window, enter, workspace):
     workspace.change("mask", density=0.02)
     enter("Model folder or Hub id", "Qwen/Qwen3-0.6B")
