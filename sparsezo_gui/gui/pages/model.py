@@ -234,7 +234,8 @@ class ModelPage(Page):
         else:
             self._show_computer()
         self._show_delete()
-        self._revision.setVisible(not summary or summary.kind in ("cache", "hub"))
+        kind = summary.kind if summary else "hub" if problem else ""  # a wrong revision may be the problem
+        self._revision.setVisible(kind in ("cache", "hub"))
         needs = bool(problem and problem.code) or bool(summary and summary.code)
         self._trust.setVisible(needs or model.trust_remote_code)
         if problem is None and summary is None:
