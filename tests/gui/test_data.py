@@ -12,6 +12,7 @@ from sparsezo_gui.engine.data.tasks import tasks
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.detection import Guess, guessed
 from sparsezo_gui.gui.pages.data import GROUPS
+from sparsezo_gui.gui.widgets.table import DataTable
 
 TASKS = list(tasks().values())
 TEXTS = [["a film that is long", "good"], ["a dull film", "bad"], ["a warm film", "good"], ["cold", "bad"]]
@@ -107,3 +108,14 @@ def test_tasks_are_in_three_groups_whose_titles_cannot_be_chosen(window, find, w
     for _ in range(combo.count()):
         qtbot.keyClick(combo, Qt.Key.Key_Up)
     assert combo.currentText() == TASKS[[task.name for task in TASKS].index(combo.currentData())].title
+
+
+def test_two_long_columns_fit_beside_the_scroll_bar(qtbot):
+    table = DataTable()
+    qtbot.addWidget(table)
+    table.resize(1000, 300)
+    table.show()
+    table.show_page(["text", "label"], [["long " * 100, "longer " * 100]] * 50, 1, ["answer"], {})
+    qtbot.waitUntil(table.verticalScrollBar().isVisible)
+    assert table.horizontalHeader().length() == table.viewport().width()
+    assert table.horizontalScrollBar().maximum() == 0

@@ -145,7 +145,8 @@ class DataTable(QTableView):
         self.mapping.offer(columns, parts, mapping)
         if fresh and columns:
             self.resizeColumnsToContents()
-            widest = max(self.viewport().width() // 2, 30 * GRID)
+            bar = 0 if self.verticalScrollBar().isVisible() else self.verticalScrollBar().sizeHint().width()
+            widest = max((self.viewport().width() - bar) // 2, 30 * GRID)
             for index in range(len(columns)):
                 self.setColumnWidth(index, min(max(self.columnWidth(index), 15 * GRID), widest))
         self.mapping.place()
