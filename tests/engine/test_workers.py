@@ -223,6 +223,32 @@ def test_a_worker_that_lacks_the_users_consent_says_so(make, workers, tmp_path):
     assert group.end() == [0, 0], group.error()
 
 
+HUGE = {"do": "begin", "tensors": [["float32", [1 << 40, 1 << 40]]]}
+NO_ORDERS = {
+    "a negative length": -1, "a huge length": 1 << 60, "no JSON": b"{", "no object": b"[]", "nothing to do": b"{}",
+    "another method": b'{"do": "_init__", "tensors": []}', "a huge tensor": json.dumps(HUGE).encode(),
+    "an unknown dtype": b'{"do": "begin", "tensors": [["object", [1]]]}', "deeply nested": b"[" * 100_000,
+    "a negative size": b'{"do": "begin", "tensors": [["float32", [-1]]]}',
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", NO_ORDERS)
+def test_a_helper_refuses_what_is_no_order(what):
+    from tests.workers import leaders_words
+
+    found = leaders_words(NO_ORDERS[what])
+    assert found.startswith("Worker 1 of 2 cannot go on. ") and "The leader's order cannot be read." in found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", [(0, 1 << 60), (0, 2), (0, -1), (1, 1 << 60), (1, 0), (1, -1)])
+def test_the_leader_refuses_what_it_did_not_ask_for(head):
+    from tests.workers import leaders_words
+
+    assert leaders_words(answer=head).startswith("Worker 1 of 2 did not answer what it was asked.")
+
+
 REFUSED = {
     "objective": {"objective": {"rule": "f1"}, "data": {"task": "completion"}},
     "selection": {"selection": {"rule": "coreset"}},
