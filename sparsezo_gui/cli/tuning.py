@@ -49,7 +49,7 @@ def resume(options: argparse.Namespace, console: Console) -> None:
     path = find(options.run)
     if is_start(path) and options.step is None:
         console.prepare(starting(load(path / RECIPE)))
-        _watch(resume(path, commands), commands, console)
+        _watch(resume(path, commands, workers=options.workers), commands, console)
         return
     run, step = past(options)
     if step is not None and step < run.start:
@@ -83,7 +83,7 @@ def _watch(events: Iterator[e.Event], commands: SimpleQueue[e.Command], console:
             console.event(event)
     except KeyboardInterrupt:
         if prepared and not running:
-            console.say(f"To go on with its preparation: {shlex.join(['sparsezo', 'resume', prepared])}")
+            console.say(f"To resume it: {shlex.join(['sparsezo', 'resume', prepared])}")
         raise
     finally:
         for number, handler in previous.items():

@@ -179,6 +179,18 @@ def test_a_signal_to_all_stops_them_at_the_same_step(alone, workers, tmp_path, n
 
 
 @pytest.mark.slow
+def test_a_run_that_was_being_prepared_is_resumed_on_all(alone, workers, tmp_path):
+    file, run = alone()
+    events = training.train(recipe.load(file), folder=tmp_path / "run")
+    next(event for event in events if isinstance(event, e.Preparing))
+    events.close()
+    group = workers(2, "resume", tmp_path / "run")
+    assert group.end() == [0, 0], group.error()
+    assert any("2 workers share" in event["text"] for event in group.events() if event["event"] == "notice")
+    same_bits(run, open_run(tmp_path / "run"))
+
+
+@pytest.mark.slow
 def test_a_slow_link_changes_nothing(alone, workers, tmp_path):
     from tests.workers import Cable
 
