@@ -15,9 +15,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from sparsezo_gui.engine.team import helper, leader, link  # noqa: F401 (loaded once, for all children)
+from sparsezo_gui.errors import UserError
 from tests.faults import child
 
 ADDRESS = re.compile(rb"\x02\x00(..)\x7f\x00\x00\x01", re.DOTALL)  # of a listening socket, as gloo publishes it
@@ -173,3 +175,41 @@ def _work(arguments: list[str], out: str, home: str, environment: dict[str, str]
         meeting = link.meeting
         link.meeting = lambda timeout: Detour(meeting(timeout), cable)
     child._run(arguments, out, home, child.Fault())
+
+
+def leaders_words(order: bytes | int | None = None, answer: tuple[int, int] = (0, 0)) -> str:
+    """What the leader says after an ``order`` that no leader gives (a number: only its length), or if a helper answers
+    with the head ``answer``."""
+    here, there = child._context.Pipe(False)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    processes = [child._context.Process(target=_exchange, args=(rank, port, order, answer, there)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    try:
+        assert here.poll(LONGEST)
+        return str(here.recv())
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def _exchange(rank: int, port: int, order: bytes | int | None, answer: tuple[int, int], there: Any) -> None:
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    joined = link.Link.join()
+    if rank and order is None:
+        dist.send(torch.tensor(answer), 0)
+        signal.pause()
+    elif rank:
+        helper.Helper(joined).serve()
+        signal.pause()
+    if order is not None:
+        dist.broadcast(torch.tensor([order if isinstance(order, int) else len(order)]), 0)
+    if isinstance(order, bytes):
+        dist.broadcast(torch.frombuffer(bytearray(order), dtype=torch.uint8), 0)
+    try:
+        there.send(f"all is well: {list(joined.answers([3]))}")
+    except UserError as error:
+        there.send(str(error))

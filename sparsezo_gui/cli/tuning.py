@@ -83,7 +83,7 @@ def _watch(events: Iterator[e.Event], commands: SimpleQueue[e.Command], console:
             console.event(event)
     except KeyboardInterrupt:
         if prepared and not running:
-            console.say(f"To go on with its preparation: {shlex.join(['sparsezo', 'resume', prepared])}")
+            console.say(f"To resume it: {shlex.join(['sparsezo', 'resume', prepared])}")
         raise
     finally:
         for number, handler in previous.items():

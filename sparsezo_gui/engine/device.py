@@ -48,7 +48,8 @@ def choose(device: str) -> torch.device:
     index = int(device.partition(":")[2] or local)
     if index >= count and index == local:
         raise UserError(
-            f"This computer has {count} GPU(s) for more workers. Start one for each GPU, or set [model] device = 'cpu'."
+            f"More workers were started than this computer has GPUs ({count}). Start one for each GPU, or set [model] "
+            "device = 'cpu'."
         )
     if index >= count:
         raise UserError(

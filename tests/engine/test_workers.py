@@ -179,6 +179,18 @@ def test_a_signal_to_all_stops_them_at_the_same_step(alone, workers, tmp_path, n
 
 
 @pytest.mark.slow
+def test_a_run_that_was_being_prepared_is_resumed_on_all(alone, workers, tmp_path):
+    file, run = alone()
+    events = training.train(recipe.load(file), folder=tmp_path / "run")
+    next(event for event in events if isinstance(event, e.Preparing))
+    events.close()
+    group = workers(2, "resume", tmp_path / "run")
+    assert group.end() == [0, 0], group.error()
+    assert any("2 workers share" in event["text"] for event in group.events() if event["event"] == "notice")
+    same_bits(run, open_run(tmp_path / "run"))
+
+
+@pytest.mark.slow
 def test_a_slow_link_changes_nothing(alone, workers, tmp_path):
     from tests.workers import Cable
 
@@ -231,6 +243,32 @@ def test_a_worker_that_lacks_the_users_consent_says_so(make, workers, tmp_path):
     assert not (tmp_path / "run" / "run.json").exists()
     group = workers(2, "train", file, "--run", tmp_path / "run", "--trust-remote-code")
     assert group.end() == [0, 0], group.error()
+
+
+HUGE = {"do": "begin", "tensors": [["float32", [1 << 40, 1 << 40]]]}
+NO_ORDERS = {
+    "a negative length": -1, "a huge length": 1 << 60, "no JSON": b"{", "no object": b"[]", "nothing to do": b"{}",
+    "another method": b'{"do": "_init__", "tensors": []}', "a huge tensor": json.dumps(HUGE).encode(),
+    "an unknown dtype": b'{"do": "begin", "tensors": [["object", [1]]]}', "deeply nested": b"[" * 100_000,
+    "a negative size": b'{"do": "begin", "tensors": [["float32", [-1]]]}',
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", NO_ORDERS)
+def test_a_helper_refuses_what_is_no_order(what):
+    from tests.workers import leaders_words
+
+    found = leaders_words(NO_ORDERS[what])
+    assert found.startswith("Worker 1 of 2 cannot go on. ") and "The leader's order cannot be read." in found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", [(0, 1 << 60), (0, 2), (0, -1), (1, 1 << 60), (1, 0), (1, -1)])
+def test_the_leader_refuses_what_it_did_not_ask_for(head):
+    from tests.workers import leaders_words
+
+    assert leaders_words(answer=head).startswith("Worker 1 of 2 did not answer what it was asked.")
 
 
 REFUSED = {

@@ -39,6 +39,7 @@ def _loadable(out: Path, base: str, place: Path) -> Path:
     from sparsezo_gui.engine.files import cannot_write
     from sparsezo_gui.engine.pretrained.places import local_folder
     from sparsezo_gui.engine.pretrained.tuned import untuned
+    from sparsezo_gui.names import free
     from sparsezo_gui.recipe.recipe import ModelTable
     from sparsezo_gui.resources import BUNDLED_MODELS
 
@@ -47,7 +48,7 @@ def _loadable(out: Path, base: str, place: Path) -> Path:
         return out
     try:
         (place / found.name).symlink_to(found, target_is_directory=found.is_dir())
-        copied = place / f"export{out.suffix}"
+        copied = free(place / f"export{out.suffix}")  # the base model may be called the same
         shutil.copytree(out, copied) if out.is_dir() else shutil.copyfile(out, copied)
     except OSError as error:
         raise cannot_write(place, error) from error

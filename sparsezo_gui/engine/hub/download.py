@@ -101,8 +101,9 @@ class Snapshot:
 
     def note(self, revision: str) -> None:
         """Records in the cache that ``revision`` (a branch or tag) is this commit, so that it is found offline."""
-        path = self.storage / "refs" / revision
-        if revision != self.commit and ".." not in path.parts:
+        refs = self.storage / "refs"
+        path = refs / revision
+        if revision != self.commit and path.is_relative_to(refs) and ".." not in path.parts:
             write_text(path, self.commit)
 
     def _blob(self, file: HubFile) -> Path:

@@ -46,7 +46,7 @@ class Helper:
         self._fault = ""
 
     def serve(self) -> int:
-        """Obeys until the leader ends the run; returns the exit code: 1 if the leader is gone."""
+        """Obeys until the leader ends the run; returns the exit code: 1 if the leader is gone, or gives no orders."""
         try:
             while True:
                 order, tensors = self.link.told()
@@ -61,6 +61,9 @@ class Helper:
                 if order["do"] == "end":
                     return 0
         except LostWorker:
+            return 1
+        except UserError as error:  # of what is no order
+            self.link.complain(str(error))
             return 1
 
     def _load(self, order: dict[str, Any], tensors: list[Tensor]) -> None:

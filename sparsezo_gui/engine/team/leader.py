@@ -120,10 +120,11 @@ class Leader(Workers):
         with self._counting():
             self._ask("forward", passes, passes.asked)
             found = passes.run(mine)
-            for numbers, units in zip(self.link.answers(), others, strict=True):
-                shapes = passes.shapes[units.start : units.stop]
-                parts = numbers.split([points * slots for points, slots in shapes]) if shapes else ()
-                found += [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+            shapes = [passes.shapes[units.start : units.stop] for units in others]
+            sizes = [[points * slots for points, slots in each] for each in shapes]
+            for number, numbers in enumerate(self.link.answers(list(map(sum, sizes)))):
+                parts = numbers.split(sizes[number]) if sizes[number] else ()
+                found += [part.view(shape) for part, shape in zip(parts, shapes[number], strict=True)]
         return found
 
     def add(self, passes: BackwardPasses, found: Tensor) -> list[float]:
@@ -139,7 +140,7 @@ class Leader(Workers):
             base = None if passes.base is None else passes.base.tolist()
             self._ask("backward", passes, {**passes.asked, "blocks": passes.blocks, "base": base})
             losses = passes.run(mine, found)
-            for part in self.link.answers():
+            for part in self.link.answers(list(map(len, others))):
                 losses += part.tolist()
             self.link.pass_on(found, 1)
             self.link.take_over(found, self.size - 1)

@@ -8,29 +8,44 @@ hour, or as long as the environment variable `PATIENCE` says.
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.distributed as dist
+from pydantic import BaseModel, Field, NonNegativeInt
 from torch import Tensor
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
+from sparsezo_gui.engine import device as devices
 from sparsezo_gui.errors import LostWorker, UserError
 
 PATIENCE = "SPARSEZO_PATIENCE"  # seconds that the leader waits for a helper
 USUAL = "1800"
 FOREVER = timedelta(days=365)
-DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (
-    torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64,
-)}  # fmt: skip
+CPU = torch.device("cpu")
+LARGEST, LONGEST = 1 << 28, 1 << 13  # bytes of an order besides its tensors, and of a complaint
 WELL, FAULT = 0, 1
+SAME = "Install the same version of SparseZO on all computers."
+
+
+class Order(BaseModel):
+    """What every order has, besides what it asks for: what to ``do``, and dtype and shape of its ``tensors``."""
+
+    do: Literal["load", "open", "begin", "restore", "learn", "advance", "forward", "backward", "end"]
+    tensors: list[
+        tuple[
+            Literal["uint8", "int64", "float16", "bfloat16", "float32", "float64"],
+            Annotated[list[NonNegativeInt], Field(max_length=8)],
+        ]
+    ]
 
 
 @dataclass
@@ -73,14 +88,17 @@ class Link:
                     self.sent += part.nbytes * (self.size - 1)
 
     def told(self) -> tuple[dict[str, Any], list[Tensor]]:
-        """The leader's next order, for a helper. Raises `LostWorker`."""
+        """The leader's next order, for a helper. Raises `LostWorker`, and `UserError` for what is no order."""
         with self._watched(0):
             length = torch.zeros(1, dtype=torch.int64)
             dist.broadcast(length, 0)
+            if not 0 < length <= LARGEST:
+                raise UserError(f"The leader's order cannot be read. {SAME}")
             text = torch.zeros(int(length), dtype=torch.uint8)
             dist.broadcast(text, 0)
-            order = json.loads(text.numpy().tobytes())
-            tensors = [torch.zeros(shape, dtype=DTYPES[name]) for name, shape in order["tensors"]]
+        order, kinds = _read(text.numpy().tobytes())
+        with self._watched(0):
+            tensors = [torch.zeros(shape, dtype=dtype) for shape, dtype in kinds]
             for each in tensors:
                 if each.numel():
                     dist.broadcast(_bytes(each), 0)
@@ -95,19 +113,22 @@ class Link:
 
     def complain(self, sentence: str) -> None:
         """Sends why an order could not be obeyed instead."""
-        text = f"{socket.gethostname()}: {sentence}".encode()
+        text = f"{socket.gethostname()}: {sentence}".encode()[:LONGEST]
         with self._watched(0):
             dist.send(torch.tensor([FAULT, len(text)]), 0)
             dist.send(torch.frombuffer(bytearray(text), dtype=torch.uint8), 0)
 
-    def answers(self) -> Iterator[Tensor]:
-        """What each helper `answer`s, in order of their ranks. Raises `UserError` for what one `complain`s about."""
+    def answers(self, counts: Sequence[int] | None = None) -> Iterator[Tensor]:
+        """What each helper `answer`s, in order of their ranks: so many numbers as ``counts`` says (None: none). Raises
+        `UserError` for what one `complain`s about."""
         self.between = False
-        for rank in range(1, self.size):
+        for rank, count in enumerate(counts or [0] * (self.size - 1), 1):
             with self._watched(rank):
                 head = torch.zeros(2, dtype=torch.int64)
                 dist.recv(head, rank)
                 kind, length = head.tolist()
+                if not (0 < length <= LONGEST if kind == FAULT else length == count):
+                    raise UserError(f"Worker {rank} of {self.size} did not answer what it was asked. {SAME}")
                 found = torch.zeros(length, dtype=torch.uint8 if kind == FAULT else torch.float64)
                 if length:
                     dist.recv(found, rank)
@@ -165,3 +186,15 @@ def _patience() -> timedelta:
 def _bytes(tensor: Tensor) -> Tensor:
     """The bytes of a contiguous tensor on the CPU."""
     return tensor.view(-1).view(torch.uint8)
+
+
+def _read(text: bytes) -> tuple[dict[str, Any], list[tuple[list[int], torch.dtype]]]:
+    """An order, and shape and dtype of its tensors. Raises `UserError` for what is none."""
+    try:
+        head = Order.model_validate_json(text)
+        kinds = [(shape, getattr(torch, dtype)) for dtype, shape in head.tensors]
+        if sum(math.prod(shape) * dtype.itemsize for shape, dtype in kinds) > devices.memory_total(CPU):
+            raise ValueError("larger than the computer's memory")
+        return json.loads(text), kinds
+    except ValueError as error:
+        raise UserError(f"The leader's order cannot be read. {SAME}") from error
