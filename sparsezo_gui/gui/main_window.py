@@ -266,6 +266,7 @@ class MainWindow(QMainWindow):
             event.ignore()
             ask_to_close(self, self.stop_and_close)
             return
+        self.tour.end()  # so that the recipe from before it is kept
         # A run that is still active here was closed twice: the journal loses the current step at most.
         self.workspace.store.setValue("geometry", self.saveGeometry())
         event.accept()
