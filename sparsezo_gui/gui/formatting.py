@@ -10,14 +10,24 @@ from sparsezo_gui.sizes import size as size
 from sparsezo_gui.stages import Overall, amount
 
 
+def grouped(number: float) -> str:
+    """Every digit of a whole number: 950, 12 300, 1 234 567."""
+    return f"{int(number):,}".replace(",", "\u2009")
+
+
 def count(number: float) -> str:
     """Counts: 950, 12 300, 1.2 M, 7.1 B."""
     if number < 100_000:
-        return f"{int(number):,}".replace(",", "\u2009")
+        return grouped(number)
     for unit, factor in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
         if number >= factor:
             return f"{number / factor:.3g} {unit}"
     return str(number)
+
+
+def out_of(done: float, total: float) -> str:
+    """How far something is, to the last digit: 100 of 2 000."""
+    return f"{grouped(done)} of {grouped(total)}"
 
 
 def number(value: float) -> str:

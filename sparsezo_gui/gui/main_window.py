@@ -22,6 +22,7 @@ from sparsezo_gui.answers import ModelCode
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.calls import Request
 from sparsezo_gui.gui.chat import ChatDock
+from sparsezo_gui.gui.formatting import out_of
 from sparsezo_gui.gui.menus import Menus
 from sparsezo_gui.gui.pages import PAGES, make_page
 from sparsezo_gui.gui.pages.export import ExportPage
@@ -56,7 +57,7 @@ class MainWindow(QMainWindow):
         self.setMinimumSize(110 * GRID, 72 * GRID)
         self.resize(QSize(1280, 800).boundedTo(self.screen().availableSize()))
         self._pages: dict[str, Page] = {}
-        self._closing = self._in_progress = self._offered = False
+        self._closing = self._in_progress = False
         self._stack = QStackedWidget()
         self._strip = MemoryStrip(workspace)
         self._navigation = Navigation(PAGES)
@@ -224,21 +225,7 @@ class MainWindow(QMainWindow):
         problem = self.workspace.of(LoadEngine).problem
         if problem is not None:
             self.show_problem(problem)
-        elif self.workspace.engine_state == "ready":
-            self._offer_to_resume()
         self._refresh_status()
-
-    def _offer_to_resume(self) -> None:
-        """Once, at the start of the program: the last run was interrupted."""
-        record = self.workspace.run.record
-        if record is not None and record.state == "interrupted" and not self._offered:
-            told = f"{record.name or 'The last run'} was interrupted after step {record.step} of {record.steps}."
-            self.show_problem(Problem(told), "info", ("Resume", self._resume))
-        self._offered = True
-
-    def _resume(self) -> None:
-        self.go("run")
-        self.workspace.run.resume_displayed()
 
     def _refresh_status(self) -> None:
         workspace = self.workspace
@@ -253,7 +240,7 @@ class MainWindow(QMainWindow):
         text = ""
         if record is not None and record.active:
             state = workspace.run.state
-            text = f"{record.name or 'Run'}: {state[:1].lower()}{state[1:]}, step {record.step} of {record.steps}"
+            text = f"{record.name or 'Run'}: {state[:1].lower()}{state[1:]}, step {out_of(record.step, record.steps)}"
         if self._run_label.text() != text:
             self._run_label.setText(text)
         in_progress = record is not None and record.active and not (workspace.run.inspecting or workspace.run.waits)
@@ -269,7 +256,7 @@ class MainWindow(QMainWindow):
         page = self._stack.currentWidget()
         if isinstance(page, Page) and page is not self._pages.get("run"):
             state = STATES[record.state].lower()
-            told = Problem(f"{record.name or 'Run'}: {state} after step {record.step} of {record.steps}.")
+            told = Problem(f"{record.name or 'Run'}: {state} after step {out_of(record.step, record.steps)}.")
             page.banner.show_problem(told, "info", ("Show", lambda: self.go("run")))
 
     def closeEvent(self, event: QCloseEvent) -> None:
@@ -279,6 +266,7 @@ class MainWindow(QMainWindow):
             event.ignore()
             ask_to_close(self, self.stop_and_close)
             return
+        self.tour.end()  # so that the recipe from before it is kept
         # A run that is still active here was closed twice: the journal loses the current step at most.
         self.workspace.store.setValue("geometry", self.saveGeometry())
         event.accept()

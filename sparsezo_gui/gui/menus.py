@@ -11,6 +11,7 @@ from PySide6.QtCore import QObject
 from PySide6.QtGui import QAction, QActionGroup, QKeySequence
 from PySide6.QtWidgets import QApplication, QMenu
 
+from sparsezo_gui.gui.formatting import out_of
 from sparsezo_gui.gui.help import HOME, place_of, show_help
 from sparsezo_gui.gui.pages import PAGES
 from sparsezo_gui.gui.record import STATES
@@ -155,7 +156,7 @@ class Menus(QObject):
         workspace = self._window.workspace
         for run in (workspace.of(ListRuns).answer or [])[:RUNS_SHOWN]:
             state = STATES.get(run.state, run.state).lower()
-            action = self._runs.addAction(menu_text(f"{run.name} · step {run.step} of {run.steps} · {state}"))
+            action = self._runs.addAction(menu_text(f"{run.name} · step {out_of(run.step, run.steps)} · {state}"))
             action.triggered.connect(lambda _=False, path=run.path: self._window.open_run(Path(path)))
             action.setEnabled(not workspace.run.running)
         if self._runs.isEmpty():

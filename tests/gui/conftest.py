@@ -18,7 +18,7 @@ from PySide6.QtGui import QImage, QPixmap
 from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 from shiboken6 import isValid
-from standin import StandIn
+from standin import StandIn, past
 
 from sparsezo_gui.gui.app import make_application
 from sparsezo_gui.gui.main_window import MainWindow
@@ -123,6 +123,22 @@ def window(workspace, qtbot):
     workspace.close(60)
     made.close()
     made.deleteLater()
+
+
+@pytest.fixture
+def reopened(qtbot, engine, tmp_path):
+    """A window that is about to start, and the folder of its last run: interrupted after 100 of 2 000 steps."""
+    folder = tmp_path / "runs" / "run"
+    folder.mkdir(parents=True)
+    engine.histories[folder] = past()
+    workspace = Workspace(engine)
+    workspace.store.setValue("last_run", str(folder))
+    made = MainWindow(workspace)
+    qtbot.addWidget(made)
+    made.show()
+    yield made, folder
+    assert workspace.close(60)
+    made.close()
 
 
 @pytest.fixture

@@ -1,13 +1,8 @@
-"""Runs that start one after another, and the offer to resume an interrupted one."""
+"""Runs that start one after another."""
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QPushButton
-from standin import past
-
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.workspace import Workspace
 
 
@@ -62,23 +57,3 @@ def test_a_run_that_is_stopped_is_followed_by_none_and_the_queue_is_kept(window,
     click("Start the queue")
     qtbot.waitUntil(lambda: workspace.run.record.state == "done")
     assert workspace.run.record.step == 5
-
-
-def test_an_interrupted_run_is_offered_at_the_start(qtbot, engine, tmp_path):
-    folder = tmp_path / "runs" / "run"
-    folder.mkdir(parents=True)
-    engine.histories[folder] = past()
-    workspace = Workspace(engine)
-    workspace.store.setValue("last_run", str(folder))
-    window = MainWindow(workspace)
-    qtbot.addWidget(window)
-    window.show()
-    workspace.start()
-    banner = window.page("model").banner
-    qtbot.waitUntil(lambda: banner.text == "yesterday was interrupted after step 100 of 2000.")
-    (resume,) = (b for b in banner.findChildren(QPushButton) if b.text() == "Resume")
-    qtbot.mouseClick(resume, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: workspace.run.record.step > 100)
-    assert window.page("run").isVisible()
-    workspace.close(10)
-    window.close()

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from PySide6.QtWidgets import QLabel, QPlainTextEdit
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QLabel, QPlainTextEdit, QPushButton
 from standin import listed, past
 
 from sparsezo_gui import __version__, crashes
@@ -21,7 +22,7 @@ from sparsezo_gui.crashes import CRASH, LOG, REPORTS, RUN, WINDOWS, Recorder, co
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.gui.app import Options, Startup
-from sparsezo_gui.gui.formatting import count
+from sparsezo_gui.gui.formatting import out_of
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.recovery import Recovery
 from sparsezo_gui.gui.requests import FindCrashes
@@ -123,7 +124,7 @@ def test_a_killed_window_is_told_and_its_run_resumed(home, tmp_path, open_again,
 
     qtbot.waitUntil(banner.isVisible)
     assert banner.text.startswith("SparseZO ended unexpectedly during the run 'small")
-    assert f"{count(step)} of {count(100_000)} steps are saved" in banner.text
+    assert f"{out_of(step, 100_000)} steps are saved" in banner.text
     press("Resume", banner)  # while the engine is still loading
     qtbot.waitUntil(lambda: workspace.run.record.step > step, timeout=BUSY)
     assert workspace.run.record.folder == path.parent and window.page("run").isVisible()
@@ -256,7 +257,7 @@ def test_a_crash_without_a_run_is_told_where_the_user_is(window, recovering, fin
 
 
 @pytest.mark.parametrize(("run", "said"), [
-    ({}, f"during the run 'yesterday'. 100 of {count(2000)} steps are saved."),
+    ({}, f"during the run 'yesterday'. {out_of(100, 2000)} steps are saved."),
     ({"step": 0, "state": "interrupted"}, "while it prepared the run 'yesterday'. What it had found by then is saved."),
 ])  # fmt: skip
 def test_a_run_that_was_interrupted_is_shown_and_offered(window, recovering, engine, workspace, click, qtbot, tmp_path,
@@ -270,3 +271,26 @@ def test_a_run_that_was_interrupted_is_shown_and_offered(window, recovering, eng
     qtbot.waitUntil(lambda: workspace.run.record.state == "running")
     click("Stop run")
     qtbot.waitUntil(lambda: not workspace.run.running)
+
+
+def test_an_interrupted_run_is_offered_at_the_start(reopened, qtbot):
+    window, _ = reopened
+    Recovery(window, Recorder(None))
+    window.workspace.start()
+    banner = window.page("model").banner
+    qtbot.waitUntil(lambda: banner.text == f"yesterday was interrupted after step {out_of(100, 2000)}.")
+    (resume,) = (b for b in banner.findChildren(QPushButton) if b.text() == "Resume")
+    qtbot.mouseClick(resume, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: window.workspace.run.record.step > 100)
+    assert window.page("run").isVisible()
+
+
+def test_what_a_crash_left_stays_in_sight_when_the_engine_is_loaded(reopened, engine, qtbot, tmp_path):
+    window, folder = reopened
+    engine.left = [Crash(tmp_path / "r.txt", "Fatal Python error", listed(folder, "yesterday"))]
+    Recovery(window, Recorder(None))
+    window.workspace.start()
+    qtbot.waitUntil(lambda: window.workspace.engine_state == "ready" and window.workspace.memory is not None)
+    assert window.workspace.run.record.state == "interrupted"
+    assert window.page("run").banner.text.startswith("SparseZO ended unexpectedly during the run 'yesterday'.")
+    assert window.page("run").isVisible()

@@ -12,11 +12,9 @@ from conftest import shares
 from PySide6.QtCore import QEvent, QObject, QPointF, Qt, QTimer, Signal
 from PySide6.QtGui import QContextMenuEvent, QMouseEvent, QPixmap
 from PySide6.QtWidgets import QApplication, QGraphicsView, QLabel, QMessageBox, QPushButton, QTableWidget
-from standin import past
 
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.app import exit_code, result_lines
-from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.plots.board import Board
 from sparsezo_gui.gui.record import Columns, RunRecord
 from sparsezo_gui.gui.requests import EstimateMemory
@@ -24,7 +22,6 @@ from sparsezo_gui.gui.theme import colours
 from sparsezo_gui.gui.widgets.basic import ProgressBar
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
 from sparsezo_gui.gui.widgets.examples import ExamplesDialog
-from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe.events import EvaluateNow, Evaluation, Pause, Progress, Resume, SetRate, Started, Step
 from sparsezo_gui.stages import starting
@@ -245,15 +242,9 @@ def test_closing_asks_while_a_run_goes_on(window, run, click, workspace, engine,
     assert workspace.run.record.state == "stopped"
 
 
-def test_the_last_run_is_there_again(qtbot, engine, tmp_path):
-    folder = tmp_path / "runs" / "run"
-    folder.mkdir(parents=True)
-    engine.histories[folder] = past()
-    workspace = Workspace(engine)
-    workspace.store.setValue("last_run", str(folder))
-    window = MainWindow(workspace)
-    qtbot.addWidget(window)
-    window.show()
+def test_the_last_run_is_there_again(reopened, engine, qtbot):
+    window, folder = reopened
+    workspace = window.workspace
     window.go("run")
     workspace.start()
     state(qtbot, workspace, "interrupted")
@@ -261,8 +252,6 @@ def test_the_last_run_is_there_again(qtbot, engine, tmp_path):
     qtbot.waitUntil(start.isEnabled)
     assert window.page("run").board._raw.getData()[0].size == 100
     qtbot.waitUntil(lambda: engine.also == folder)  # it is listed for export, wherever it lies
-    workspace.close(5)
-    window.close()
 
 
 def test_columns_grow_and_roll_back():

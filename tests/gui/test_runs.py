@@ -91,7 +91,7 @@ def test_a_past_step_is_evaluated_with_the_model_loaded_for_it(window, runs, fin
     qtbot.waitUntil(lambda: len(engine.asked) == 2)
     window.go("run")  # where a run that was stopped is not called paused
     qtbot.waitUntil(lambda: find("State of the run").text() == "yesterday · Stopped, model loaded")
-    assert find("Run state").text() == "yesterday: stopped, model loaded, step 100 of 2000"
+    assert find("Run state").text() == "yesterday: stopped, model loaded, step 100 of 2\u2009000"
     workspace.run.command(e.Stop())
     qtbot.waitUntil(lambda: not workspace.run.running)
 

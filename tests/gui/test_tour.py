@@ -10,6 +10,7 @@ from sparsezo_gui.gui.app import Options, Startup
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.widgets.tour import EXAMPLE, STOPS, TOURED
+from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import Recipe
 
 
@@ -55,6 +56,18 @@ def test_it_is_skipped_at_any_step_and_leaves_the_recipe_as_it_was(window, click
             click("Next step of the tour")
         click("Skip the tour")
         assert not window.tour.isVisible() and workspace.recipe == mine
+
+
+def test_the_recipe_from_before_outlives_a_second_beginning_and_the_window(window, workspace, engine):
+    workspace.set_recipe(mine := Recipe(model={"id": "x/y"}))
+    for _ in range(2):
+        window.tour.begin()
+    assert workspace.recipe.model.id == "starter"
+    window.close()
+    assert workspace.close(60) and workspace.recipe == mine
+    again = Workspace(engine)
+    assert again.recipe == mine
+    again.deleteLater()
 
 
 def test_a_file_that_cannot_be_written_is_told(tour, click, find, workspace, qtbot, tmp_path, monkeypatch):

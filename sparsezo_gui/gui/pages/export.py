@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLineEdit, QW
 from sparsezo_gui.answers import Exported, RunSummary
 from sparsezo_gui.formats import default_export, export_formats
 from sparsezo_gui.gui import formatting
-from sparsezo_gui.gui.formatting import file_name
+from sparsezo_gui.gui.formatting import file_name, out_of
 from sparsezo_gui.gui.hub_requests import PushExport
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import STATES
@@ -280,4 +280,4 @@ def _choices(option: Option) -> RadioGroup | ComboGroup:
 
 def _line(run: RunSummary) -> str:
     state, created = STATES.get(run.state, run.state).lower(), run.created[:16].replace("T", " ")
-    return f"{run.name} · {state}, step {run.step} of {run.steps} · {created}"
+    return f"{run.name} · {state}, step {out_of(run.step, run.steps)} · {created}"

@@ -213,7 +213,7 @@ class RunPage(Page):
             self._bar.setRange(0, 1)
             return
         rate, left, middle, _ = record.speed()
-        self._numbers["Step"].setText(f"{formatting.count(record.step)} of {formatting.count(record.steps)}")
+        self._numbers["Step"].setText(formatting.out_of(record.step, record.steps))
         columns = record.columns
         loss = columns["smooth"][-1] if columns.size else float("nan")  # also NaN if privacy hides it
         self._numbers["Loss"].setText(f"{loss:.4f}" if loss == loss else "–")
@@ -227,7 +227,7 @@ class RunPage(Page):
         if record.state == "waiting":
             now = ""
         short = ended and record.step < record.steps
-        now = f"after step {formatting.count(record.step)} of {formatting.count(record.steps)}" if short else now
+        now = f"after step {formatting.out_of(record.step, record.steps)}" if short else now
         self.sentence.setText(f"{record.name or 'Run'} · {workspace.run.state}{f' · {now}' if now else ''}")
         if record.preparing and record.active:
             self._bar.show_fraction(record.overall.fraction if record.overall else 0.0)

@@ -281,9 +281,10 @@ class Board(QWidget):
         for panel, height in zip(self.panels, heights, strict=True):
             panel.show_crosshair(values["step"], height)
         self.readout.emit(
-            f"Step {values['step']:.0f} · loss {values['loss']:.4f} · smoothed {values['smooth']:.4f} · "
-            f"{formatting.latency(values['seconds'])} · {formatting.size(values['memory'])} · "
-            f"|g| {abs(values['gradient_estimate']):.3g} · rate {values['rate']:.3g}{self._noted(values['step'])}"
+            f"Step {formatting.grouped(values['step'])} · loss {values['loss']:.4f} · "
+            f"smoothed {values['smooth']:.4f} · {formatting.latency(values['seconds'])} · "
+            f"{formatting.size(values['memory'])} · |g| {abs(values['gradient_estimate']):.3g} · "
+            f"rate {values['rate']:.3g}{self._noted(values['step'])}"
         )
 
     def _noted(self, step: float) -> str:
@@ -291,7 +292,7 @@ class Board(QWidget):
         low, high = self.loss.viewRange()[0]
         near = [note for note in self._record.notes
                 if note.level == "warning" and note.step and abs(note.step - step) < 0.01 * (high - low)]  # fmt: skip
-        return f"\nStep {near[-1].step}: {safe_sentence(near[-1].text)}" if near else ""
+        return f"\nStep {formatting.grouped(near[-1].step)}: {safe_sentence(near[-1].text)}" if near else ""
 
     def save_png(self, path: Path) -> None:
         """Saves all plots as an image, twice their size on screen."""

@@ -74,7 +74,7 @@ class BranchDialog(Dialog):
             self._say.setText(str(error).replace("--set: ", "").replace("--set ", ""))
             return
         if recipe.loop.steps <= self._step:
-            self._say.setText(f"Steps must be greater than {self._step}, where the branch starts.")
+            self._say.setText(f"Steps must be greater than {count(self._step)}, where the branch starts.")
             return
         self._on_accept(self.settings(), self._name.text().strip())
         self.accept()

@@ -45,7 +45,7 @@ class ExampleFigures(QWidget):
         text = "No example is truncated."
         if cut:
             many = "example exceeds" if cut == 1 else "examples exceed"
-            text = f"{formatting.count(cut)} {many} {limit} tokens; the beginning is cut off."
+            text = f"{formatting.count(cut)} {many} {formatting.count(limit)} tokens; the beginning is cut off."
         self._cut.setText(text)
         self._cut.setVisible(longest > 0)
         restyle(self._cut, role="error" if cut else "dim")

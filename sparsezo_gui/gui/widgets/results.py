@@ -53,7 +53,7 @@ class Metrics(QWidget):
             self._grid.addWidget(label("Evaluations appear here: the base model first, then the tuned one.", "hint",
                                        wrap=True), 0, 0)  # fmt: skip
             return
-        heads = ("", "base", f"step {last.step}" if last else "", "")
+        heads = ("", "base", f"step {formatting.count(last.step)}" if last else "", "")
         for place, text in enumerate(heads):
             self._put(0, place, text, "dim")
         names = [name for name in one.metrics if name not in ("examples", "seconds")]

@@ -194,7 +194,7 @@ def _cells(run: RunSummary) -> list[tuple[str, Any]]:
     name = f"{run.name}  (from {formatting.count(run.start)})" if run.parent else run.name
     judge = deciding(run.metrics)
     result = formatting.metric(judge, run.metrics[judge]) if judge else ""
-    step = f"{formatting.count(run.step)} of {formatting.count(run.steps)}" if run.steps else ""
+    step = formatting.out_of(run.step, run.steps) if run.steps else ""
     state, tags = STATES.get(run.state, run.state), ", ".join(run.tags)
     words = {"State": state, "Model": short(run.model), "Data": short(run.data), "Method": run.method, "Tags": tags}
     gain = run.curve[-1] - run.curve[0] if len(run.curve) > 1 else -math.inf

@@ -73,7 +73,7 @@ def results_at(record: RunRecord | None, step: int) -> str:
     if record is None:
         return "Evaluate it or ask in the chat (Ctrl+J); this loads the model."
     if (now := record.progress) is not None:
-        return now.stage + (f": {now.done} of {now.total} {now.unit}" if now.total else "")
+        return now.stage + (f": {count(now.done)} of {count(now.total)} {now.unit}" if now.total else "")
     found = [each for each in (*record.evaluations, *record.changed_input_evaluations[-1:]) if each.step == step]
     results = [
         f"{formatting.split(each)}{', with changed inputs' if each.changed else ''}: " + ", ".join(

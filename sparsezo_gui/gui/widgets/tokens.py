@@ -53,7 +53,7 @@ class TokenView(QTextEdit):
         for index, example in enumerate(self._examples):
             trained = sum(is_trained for _, is_trained in example)
             gap = "\n\n" if index else ""
-            detail = f": {len(example)} tokens, {trained} trained" if self._counted else ""
+            detail = f": {count(len(example))} tokens, {count(trained)} trained" if self._counted else ""
             if left_out := self._left_out[index] if index < len(self._left_out) else 0:
                 detail = f": {count(left_out)} characters in the middle are hidden"
             cursor.insertText(f"{gap}Example {index + 1}{detail}\n", head)

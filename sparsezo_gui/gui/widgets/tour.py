@@ -79,7 +79,8 @@ class Tour(QFrame):
     def begin(self) -> None:
         """Starts with the first step and the bundled recipe."""
         self._workspace.store.setValue(TOURED, True)
-        self._before = self._workspace.recipe, self._workspace.recipe_path
+        if self._before is None:  # else it begins again
+            self._before = self._workspace.recipe, self._workspace.recipe_path
         self._workspace.set_recipe(load("starter"))
         self.show()
         self._show(0)
