@@ -16,10 +16,10 @@ import faulthandler
 import logging
 import os
 import platform
+import re
 import shutil
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -39,7 +39,9 @@ from sparsezo_gui.redaction import redacted
 WINDOWS, REPORTS = "windows", "crash-reports"  # folders beside the runs
 CRASH, LOG, RUN = "crash.txt", "log.txt", "run.txt"
 KEPT = 20  # reports
-MOST_BYTES, LINES = 1 << 18, 200  # of the log on disk, and of each part of a report
+MOST_BYTES, LINES = 1 << 18, 200  # of a file that a report quotes, and of the log in it
+# What is removed has these names: with SPARSEZO_HOME, other folders may be beside it, on Windows even C:\Windows.
+_WINDOW, _REPORT = re.compile(r"\d+-\d+"), re.compile(r"\d{8}-\d{6}(-\d+)?\.txt")
 NO_TRACE = "No trace: the process was killed, for example because memory ran out, or the computer was switched off."
 
 
@@ -84,7 +86,8 @@ def recording() -> Iterator[Recorder]:
 def collect() -> list[Crash]:
     """Reports of the windows that ended without being closed, newest first; removes what else they left."""
     found = []
-    for folder in sorted(filter(Path.is_dir, (home() / WINDOWS).glob("*")), key=_last_sign, reverse=True):
+    left = [each for each in (home() / WINDOWS).glob("*") if _WINDOW.fullmatch(each.name) and not each.is_symlink()]
+    for folder in sorted(filter(Path.is_dir, left), key=_last_sign, reverse=True):
         # Errors: its process lives, or another window was faster, or the disk is full.
         with suppress(UserError, OSError), held(_lock(folder)) as lock:
             if folder.is_dir():
@@ -113,14 +116,14 @@ def _report(folder: Path) -> Crash:
     progress = f"{run.path}, step {run.step} of {run.steps}" if run else "none"
     parts = (
         ("", [about, f"Ended without being closed; last sign at {ended:%Y-%m-%d %H:%M:%S}.", f"Run: {progress}"]),
-        ("Fatal error", trace or [NO_TRACE]), ("Log", _lines(folder / LOG)), ("Computer", checks),
+        ("Fatal error", trace or [NO_TRACE]), ("Log", _lines(folder / LOG)[-LINES:]), ("Computer", checks),
     )  # fmt: skip
     text = "\n\n".join("\n".join(filter(None, (title, *lines))) for title, lines in parts)
     text = readable(redacted(text)) + "\n"
     reports = home() / REPORTS
     path = free(reports / f"{ended:%Y%m%d-%H%M%S}.txt")
     write_text(path, text)
-    for old in sorted(reports.glob("*.txt"))[:-KEPT]:
+    for old in sorted(each for each in reports.iterdir() if _REPORT.fullmatch(each.name))[:-KEPT]:
         old.unlink(missing_ok=True)
     return Crash(path, text, run)
 
@@ -137,9 +140,9 @@ def _run(folder: Path) -> RunSummary | None:
 
 
 def _lines(path: Path) -> list[str]:
-    """The last lines of one of our files; none if it is not there."""
-    with suppress(OSError), path.open(encoding="utf-8", errors="replace") as file:
-        return [line.rstrip("\n") for line in deque(file, LINES)]
+    """The first lines of one of our files; none if it is not there."""
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(MOST_BYTES).decode(errors="replace").splitlines()
     return []
 
 

@@ -219,7 +219,7 @@ class ChatDock(QDockWidget):
         try:
             for prompt, raw in json.loads(str(self._workspace.store.value("probes", "[]", str))):
                 self._probes.watch(str(prompt), bool(raw))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return  # not written by this program
 
     def _ask_probes(self) -> None:

@@ -29,6 +29,7 @@ from sparsezo_gui.gui.pages.run import RunPage
 from sparsezo_gui.gui.problems import Problem, explain
 from sparsezo_gui.gui.record import STATES, RunRecord
 from sparsezo_gui.gui.requests import LoadEngine
+from sparsezo_gui.gui.saving import save, with_suffix
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, label
 from sparsezo_gui.gui.widgets.consent import ConsentDialog
@@ -154,9 +155,9 @@ class MainWindow(QMainWindow):
             self.save_recipe_as()
             return
         try:
-            path.write_text(dump(self.workspace.recipe), encoding="utf-8")
-        except OSError as error:
-            self.show_problem(Problem(f"{path}: cannot be written ({error.strerror}). Choose another location."))
+            save(path, dump(self.workspace.recipe).encode())
+        except UserError as error:
+            self.show_problem(Problem(str(error)))
         else:
             self.statusBar().showMessage(f"Saved {safe_name(str(path))}", 4000)
 
@@ -164,7 +165,7 @@ class MainWindow(QMainWindow):
         """Asks where to, and saves."""
         path, _ = QFileDialog.getSaveFileName(self, "Save recipe", self._folder(), "Recipes (*.toml)")
         if path:
-            self.workspace.set_recipe(self.workspace.recipe, Path(path).with_suffix(".toml"))
+            self.workspace.set_recipe(self.workspace.recipe, with_suffix(path, ".toml"))
             self.save_recipe()
 
     def show_text(self) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Any
 
 from PySide6.QtCore import QSettings
 
 from sparsezo_gui.answers import ModelSummary
 from sparsezo_gui.gui.formatting import count, size
+from sparsezo_gui.gui.kept import texts
 from sparsezo_gui.gui.widgets.memory import verdict_of
 from sparsezo_gui.gui.widgets.model_list import Entry
 from sparsezo_gui.gui.wording import in_form_words
@@ -32,12 +31,11 @@ def entry_of(model: ModelSummary, verdict: str) -> Entry:
 
 def recent_models(store: QSettings) -> list[str]:
     """Folders and files that were chosen before and are still there, newest first."""
-    kept: Any = store.value("recent_models", [])
-    return [path for path in ([kept] if isinstance(kept, str) else kept or []) if Path(path).exists()]
+    return [path for path in texts(store, "recent_models") if os.path.exists(path)]
 
 
 def remember(store: QSettings, path: str) -> None:
     """Adds a folder or file to the recent ones."""
-    if os.path.isabs(path) and Path(path).exists():
+    if os.path.isabs(path) and os.path.exists(path):
         kept = [path, *(each for each in recent_models(store) if each != path)]
         store.setValue("recent_models", kept[:RECENT])

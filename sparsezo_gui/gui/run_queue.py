@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from PySide6.QtCore import QObject, QSettings, QTimer, Signal
 
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.kept import texts
 from sparsezo_gui.gui.run_control import RunControl
 from sparsezo_gui.recipe import Recipe, dump, loads
 
@@ -23,9 +22,8 @@ class Queue(QObject):
         super().__init__()
         self._run, self._store = run, store
         self._was_running = False
-        value: Any = store.value(KEY, [])
         self.recipes: list[Recipe] = []
-        for text in [value] if isinstance(value, str) else list(value or []):
+        for text in texts(store, KEY):
             try:
                 self.recipes.append(loads(text))
             except UserError:

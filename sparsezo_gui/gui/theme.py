@@ -20,6 +20,7 @@ from sparsezo_gui.gui.style import STYLE
 
 GRID = 8
 MODES = ("system", "light", "dark")
+SCALES = 0.5, 3.0  # of text
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,10 @@ def theme() -> Theme:
 
 
 def appearance(store: QSettings) -> tuple[str, float]:
-    """The user's mode and text scale."""
+    """The user's mode and text scale; the usual one where the settings have none that can be read."""
     mode: Any = store.value("theme", "system", str)
-    scale: Any = store.value("text_scale", 1.0)
-    return mode, float(scale)
+    scale: Any = store.value("text_scale", 1.0, float)
+    return mode, scale if SCALES[0] <= scale <= SCALES[1] else 1.0
 
 
 def colours() -> Colours:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from sparsezo_gui.gui.calls import EngineCalls, Request, RunRequest
 from sparsezo_gui.gui.client import Channel, Client
 from sparsezo_gui.gui.faults import Faults, differing
 from sparsezo_gui.gui.following import following, named
+from sparsezo_gui.gui.kept import texts
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import (
     CheckComputer,
@@ -88,7 +90,7 @@ class Workspace(Client):
         self.ask(ListTasks())
         self.run.list_runs()
         last = str(run or self.store.value("last_run", "", str))
-        if last and self.run.record is None and Path(last).is_dir():
+        if last and self.run.record is None and os.path.isdir(last):
             self.run.open(Path(last))
         self.ask(CheckComputer())
         self.ask(FindCrashes())
@@ -118,8 +120,7 @@ class Workspace(Client):
 
     def recent_recipes(self) -> list[str]:
         """Paths of recent recipe files, newest first."""
-        value: Any = self.store.value("recent_recipes", [])
-        return [value] if isinstance(value, str) else list(value or [])
+        return texts(self.store, "recent_recipes")
 
     def change(self, table: str, **values: Any) -> str:
         """Changes settings of one table; returns a sentence about what is wrong with them, or an empty string."""

@@ -52,14 +52,17 @@ class Way:
 
 
 def ways(recipe: Recipe) -> list[Way]:
-    """The ways to tune as ``recipe`` says, which itself is the first one if it needs forward passes only."""
-    forward, exact, half = _forward(recipe), _exact(), preset("Exact, last half").settings
+    """The ways to tune as ``recipe`` says, which itself is one of those that need forward passes only, if it does."""
+    own, exact, half = _forward(recipe), _exact(), preset("Exact, last half").settings
     lora = {**half, "mask": {**half["mask"], "blocks": "all"}}
-    subspace = preset("Gradient subspace").settings
+    forward, subspace = own, preset("Gradient subspace").settings
+    if own["mask"]["rule"] == subspace["mask"]["rule"]:
+        forward, subspace = PRESETS[0].settings, own
+    part = _LAST_HALF if subspace["mask"]["blocks"] == "half" else ""
     found = [
         Way("forward", "Forward passes only", forward, _MANY_STEPS),
         Way("exact", "Exact gradients", exact, _NO_GRADIENT),
-        Way("forward-subspace", "Forward passes in a gradient subspace", subspace, f"{_LAST_HALF} {_ONCE}"),
+        Way("forward-subspace", "Forward passes in a gradient subspace", subspace, f"{part} {_ONCE}".strip()),
         Way("exact-half", "Exact gradients, last half", half, f"{_LAST_HALF} {_NO_GRADIENT}"),
         Way("lora", "LoRA, exact gradients", lora, f"Changes whole matrices. {_NO_GRADIENT}"),
     ]

@@ -180,6 +180,27 @@ def test_reports_are_few_and_short(home):
     assert crash.text.count("more") == crashes.LINES
 
 
+def test_a_long_trace_keeps_where_it_began(home):
+    (left_behind(home) / CRASH).write_text("SparseZO 0.0.1\nFatal Python error: Aborted\n" + "  File x\n" * 500)
+    (crash,) = collect()
+    assert crash.text.startswith("SparseZO 0.0.1\n") and "Fatal Python error: Aborted\n" in crash.text
+
+
+def test_nothing_of_others_is_removed(home, tmp_path):
+    (home / REPORTS).mkdir(parents=True)
+    others = [home / WINDOWS / "System32" / "a.dll", tmp_path / "elsewhere" / "a", home / REPORTS / "0-my-notes.txt"]
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (home / WINDOWS / "1-2").symlink_to(tmp_path / "elsewhere")
+    for day in range(1, 32):
+        (home / REPORTS / f"202001{day:02}-000000.txt").write_text("old")
+    left_behind(home)
+    assert len(collect()) == 1
+    assert all(path.exists() for path in others)
+    assert len(list((home / REPORTS).iterdir())) == crashes.KEPT + 1
+
+
 def test_only_a_run_that_can_be_resumed_is_offered(home, tmp_path):
     left_behind(home, "1-1", run=tmp_path / "gone")
     left_behind(home, "1-2")

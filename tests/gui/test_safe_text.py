@@ -27,14 +27,18 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 from shiboken6 import isValid
-from standin import StandIn
+from standin import StandIn, listed
 
 from sparsezo_gui.answers import DataPreview, History, ModelSummary, RunSummary
 from sparsezo_gui.gui import help
 from sparsezo_gui.gui.calls import Work
 from sparsezo_gui.gui.pages import PAGES
+from sparsezo_gui.gui.plots.overlay import Overlay
+from sparsezo_gui.gui.record import RunRecord
 from sparsezo_gui.gui.widgets import safe_text
+from sparsezo_gui.gui.widgets.basic import button
 from sparsezo_gui.gui.widgets.dialogs import RecipeDialog
+from sparsezo_gui.gui.widgets.run_tree import CURVE, RunTree
 from sparsezo_gui.gui.widgets.safe_text import (
     LONGEST,
     LONGEST_NAME,
@@ -290,6 +294,24 @@ def test_no_other_module_writes_mark_up():
         for call in ("QToolTip.showText(", "setToolTip(0, "):
             safe = sum("tooltip(" in rest.split("\n")[0] for rest in text.split(call)[1:])
             assert text.count(call) == safe, path.name
+
+
+def test_a_legend_and_the_tips_of_curves_and_buttons_show_what_they_are_told(qtbot, tmp_path):
+    overlay, record = Overlay("Curves"), RunRecord()
+    qtbot.addWidget(overlay)
+    record.name = NAME
+    overlay.show_records([record, record])
+    for _ in range(2):
+        assert [entry.item.toPlainText() for _, entry in overlay.panel.legend.items] == [f"{NAME[:23]}…"] * 2
+        overlay.panel.repaint_all()
+    tree = RunTree()
+    qtbot.addWidget(tree)
+    tree.show_runs([listed(tmp_path / "run", metric=NAME)], "")
+    assert seen(tree.topLevelItem(0).toolTip(CURVE)).startswith(SHOWN[:40])
+    press = button("Start", tree.clear)
+    qtbot.addWidget(press)
+    press.setToolTip(f"There is no column '{NAME}'.")
+    assert SHOWN in seen(press.toolTip())
 
 
 def test_a_label_shows_what_it_is_told(qtbot):

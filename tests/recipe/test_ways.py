@@ -129,6 +129,16 @@ def test_the_first_way_is_the_recipes_own_if_it_needs_forward_passes_only():
     assert all(has(made, table, values) for table, values in PRESETS[0].settings.items())
 
 
+@pytest.mark.parametrize("blocks", ["half", "all"])
+def test_a_gradient_subspace_of_ones_own_is_no_second_way(blocks):
+    own = build({"mask": {"rule": "gradient-subspace", "blocks": blocks, "directions": 5}})
+    used = [way.name for way in ways.ways(own) if ways.uses(own, way.settings)]
+    found = {way.name: way for way in ways.ways(own)}
+    assert used == ["forward-subspace"] and found["forward-subspace"].recipe(own).mask == own.mask
+    assert found["forward"].recipe(own).mask.rule == "sensitive"
+    assert ("last half" in found["forward-subspace"].limits) == (blocks == "half")
+
+
 def test_every_way_is_named_once_and_says_what_it_cannot_do():
     found = ways.ways(build({}))
     assert sorted(way.name for way in found) == sorted(ways.STEPS)

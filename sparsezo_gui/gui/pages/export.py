@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -181,7 +182,7 @@ class ExportPage(Page):
     def _folder(self) -> Path:
         """Where the last export went, else the user's folder."""
         last = Path(str(self._workspace.store.value("export_folder", "", str)) or Path.home())
-        return last if last.is_dir() else Path.home()
+        return last if os.path.isdir(last) else Path.home()
 
     def _chosen_options(self) -> dict[str, str]:
         """The options of the chosen format."""

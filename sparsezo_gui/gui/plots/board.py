@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyqtgraph as pg
 from pyqtgraph.exporters import ImageExporter
-from PySide6.QtCore import QBuffer, QPointF, QRectF, QSaveFile, QSize, Qt, Signal
+from PySide6.QtCore import QBuffer, QPointF, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QAction, QColor, QPainter, QResizeEvent
 from PySide6.QtSvg import QSvgGenerator
 from PySide6.QtWidgets import QVBoxLayout, QWidget
@@ -22,6 +22,7 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget
 from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.plots.panel import Panel, show_wide
 from sparsezo_gui.gui.record import FIELDS, SMOOTHING, RunRecord
+from sparsezo_gui.gui.saving import save
 from sparsezo_gui.gui.theme import GRID, colours, theme
 from sparsezo_gui.gui.widgets.safe_text import safe_sentence
 from sparsezo_gui.recipe.metrics import deciding, interval, metric
@@ -299,7 +300,7 @@ class Board(QWidget):
         buffer = QBuffer()
         buffer.open(QBuffer.OpenModeFlag.WriteOnly)
         exporter.export(toBytes=True).save(buffer, "PNG")
-        _save(path, bytes(buffer.data().data()))
+        save(path, bytes(buffer.data().data()))
 
     def save_svg(self, path: Path) -> None:
         """Saves all plots as a drawing that stays sharp at every size."""
@@ -313,7 +314,7 @@ class Board(QWidget):
         painter.fillRect(area, QColor(colours().base))
         self._view.scene().render(painter, area, self._view.viewRect())
         painter.end()
-        _save(path, bytes(buffer.data().data()))
+        save(path, bytes(buffer.data().data()))
 
     def save_csv(self, path: Path) -> None:
         """Saves all steps, one line each, in seconds and bytes."""
@@ -321,14 +322,7 @@ class Board(QWidget):
         writer = csv.writer(text)
         writer.writerow(FIELDS)
         writer.writerows(zip(*(columns[name].tolist() for name in FIELDS), strict=True))
-        _save(path, text.getvalue().encode())
-
-
-def _save(path: Path, content: bytes) -> None:
-    """Writes a file at once; one that is there stays whole until then. Raises `OSError`."""
-    file = QSaveFile(str(path))
-    if not (file.open(QSaveFile.OpenModeFlag.WriteOnly) and file.write(content) == len(content) and file.commit()):
-        raise OSError(f"{path} could not be written ({file.errorString()})")
+        save(path, text.getvalue().encode())
 
 
 def _short(seconds: float) -> str:

@@ -10,10 +10,12 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QCheckBox, QFileDialog, QSlider, QWidget
 
+from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.plots.board import EXTRA_PLOTS, Board
-from sparsezo_gui.gui.problems import Problem, explain
+from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import SMOOTHING, RunRecord
+from sparsezo_gui.gui.saving import with_suffix
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.banner import Banner
 from sparsezo_gui.gui.widgets.basic import button, label, row
@@ -92,10 +94,10 @@ class PlotControls(QWidget):
         text, _ = QFileDialog.getSaveFileName(self, "Save plots", str(Path.home() / f"{name}.{kind}"), pattern)
         if not text:
             return
-        path = Path(text).with_suffix(f".{kind}")
+        path = with_suffix(text, f".{kind}")
         try:
             write(path)
-        except OSError as error:
-            self._banner.show_problem(explain(error, f"writing {path}"))
+        except UserError as error:
+            self._banner.show_problem(Problem(str(error)))
         else:
             self._banner.show_problem(Problem(f"Saved {path}"), "info")

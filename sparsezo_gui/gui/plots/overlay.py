@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 import pyqtgraph as pg
 from PySide6.QtCore import Qt
@@ -12,7 +13,7 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget
 from sparsezo_gui.gui.plots.panel import Panel, show_wide
 from sparsezo_gui.gui.record import RunRecord
 from sparsezo_gui.gui.theme import GRID, colours, theme
-from sparsezo_gui.gui.widgets.safe_text import safe_name
+from sparsezo_gui.gui.widgets.safe_text import cut, safe_name
 
 MOST = 6  # curves, each with a colour and a dash of its own
 ROLES = ("accent", "second", "good", "error", "dim", "text")
@@ -71,8 +72,8 @@ class Overlay(QWidget):
         self.curves = []
         several = len(self._records) > 1
         for place, record in enumerate(self._records):
-            name = safe_name(record.name)
-            curve = pg.PlotDataItem(name=name if len(name) <= LONGEST else f"{name[:LONGEST]}…", antialias=True)
+            name = escape(cut(safe_name(record.name), LONGEST))  # a legend reads HTML
+            curve = pg.PlotDataItem(name=name, antialias=True)
             colour = QColor(getattr(c, ROLES[place]))
             pen = pg.mkPen(colour, width=2)
             if DASHES[place]:

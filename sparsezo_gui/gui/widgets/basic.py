@@ -20,7 +20,7 @@ from PySide6.QtWidgets import (
 )
 
 from sparsezo_gui.gui.theme import GRID, icon, theme
-from sparsezo_gui.gui.widgets.safe_text import Label
+from sparsezo_gui.gui.widgets.safe_text import Label, tooltip
 from sparsezo_gui.recipe.events import Progress
 
 Part = QWidget | QLayout | int | None
@@ -58,6 +58,10 @@ class Button(QPushButton):
             self.setIconSize(QSize(18, 18))
             self.repaint_icon()
             theme().changed.connect(self.repaint_icon)
+
+    def setToolTip(self, text: str) -> None:
+        """Shows ``text``, never as mark-up: a reason may quote what a stranger wrote."""
+        super().setToolTip(tooltip(text) if "<" in text or "&" in text else text)
 
     def set_image(self, image: str) -> None:
         """Changes the icon."""

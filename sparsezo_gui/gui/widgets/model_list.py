@@ -40,7 +40,8 @@ class Entry:
     def lines(self) -> list[str]:
         """The row as text."""
         told = [f"Cannot be used: {safe_sentence(self.problem)}"] if self.problem else []
-        return [safe_name(self.title), " · ".join(part for part in (self.facts, self.badge) if part), *told]
+        facts = safe_name(self.facts)
+        return [safe_name(self.title), " · ".join(part for part in (facts, self.badge) if part), *told]
 
 
 class ModelList(QListWidget):
@@ -84,7 +85,7 @@ class _Rows(QStyledItemDelegate):
         if entry.badge:
             box.setRight(self._badge(painter, box, entry, plain))
         line = QFontMetrics(strong).height()
-        for number, text in enumerate((safe_name(entry.title), entry.facts, *entry.lines[2:])):
+        for number, text in enumerate((safe_name(entry.title), safe_name(entry.facts), *entry.lines[2:])):
             painter.setFont(plain if number else strong)
             painter.setPen(QColor(c.text if not number else c.error if number == 2 else c.dim))
             place = QRect(box.left(), box.top() + number * (line + 2), box.width(), line)

@@ -29,7 +29,7 @@ from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.theme import GRID, colours
 from sparsezo_gui.gui.widgets.basic import column, label
 from sparsezo_gui.gui.widgets.safe_text import safe_name, tooltip
-from sparsezo_gui.recipe.metrics import deciding
+from sparsezo_gui.recipe.metrics import deciding, metric
 
 COLUMNS = ("Run", "Result", "Curve", "State", "Step", "Model", "Data", "Method", "Tags", "Started")
 CURVE = COLUMNS.index("Curve")
@@ -131,7 +131,7 @@ class RunTree(QTreeWidget):
             item.setData(0, PATH, run.path)
             item.setData(CURVE, POINTS, run.curve)
             item.setToolTip(0, tooltip(f"{safe_name(run.name)}\n{safe_name(run.path)}"))
-            item.setToolTip(CURVE, f"{formatting.field_label(run.metric or 'loss')} on the validation examples")
+            item.setToolTip(CURVE, tooltip(f"{metric(run.metric or 'loss').title} on the validation examples"))
             items[run.path] = item
         self.setSortingEnabled(True)
         self.expandAll()
@@ -192,15 +192,15 @@ class RunList(QWidget):
 def _cells(run: RunSummary) -> list[tuple[str, Any]]:
     """Text and sort key of each column."""
     name = f"{run.name}  (from {formatting.count(run.start)})" if run.parent else run.name
-    metric = deciding(run.metrics)
-    result = formatting.metric(metric, run.metrics[metric]) if metric else ""
+    judge = deciding(run.metrics)
+    result = formatting.metric(judge, run.metrics[judge]) if judge else ""
     step = f"{formatting.count(run.step)} of {formatting.count(run.steps)}" if run.steps else ""
     state, tags = STATES.get(run.state, run.state), ", ".join(run.tags)
     words = {"State": state, "Model": short(run.model), "Data": short(run.data), "Method": run.method, "Tags": tags}
     gain = run.curve[-1] - run.curve[0] if len(run.curve) > 1 else -math.inf
     cells: dict[str, tuple[str, Any]] = {title: (text, text.lower()) for title, text in words.items()}
     cells |= {
-        "Run": (name, name.lower()), "Result": (result, run.metrics.get(metric, -math.inf)), "Curve": ("", gain),
+        "Run": (name, name.lower()), "Result": (result, run.metrics.get(judge, -math.inf)), "Curve": ("", gain),
         "Step": (step, float(run.step)), "Started": (run.created[:16].replace("T", " "), run.created),
     }  # fmt: skip
     return [cells[title] for title in COLUMNS]

@@ -10,7 +10,9 @@ from pathlib import Path
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QFileDialog, QFrame, QVBoxLayout
 
+from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.formatting import count
+from sparsezo_gui.gui.saving import save, with_suffix
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import button, label, row
 from sparsezo_gui.gui.workspace import Workspace
@@ -119,19 +121,20 @@ class Tour(QFrame):
 
     def _save_file(self) -> None:
         place = str(Path.home() / "examples.csv")
-        path, _ = QFileDialog.getSaveFileName(self, "Save a file to fill in", place, "CSV table (*.csv)")
-        if not path:
+        chosen, _ = QFileDialog.getSaveFileName(self, "Save a file to fill in", place, "CSV table (*.csv)")
+        if not chosen:
             return
+        path = with_suffix(chosen, ".csv")
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(EXAMPLE)
         try:
-            Path(path).with_suffix(".csv").write_text(text.getvalue(), encoding="utf-8")
-        except OSError as error:
-            self._fault.setText(f"{path}: cannot be written ({error.strerror}). Choose another place.")
+            save(path, text.getvalue().encode())
+        except UserError as error:
+            self._fault.setText(str(error))
             self._fault.show()
             return
         self._before = None
-        own = {"source": str(Path(path).with_suffix(".csv")), "task": "choice", "columns": {}, "answers": [],
+        own = {"source": str(path), "task": "choice", "columns": {}, "answers": [],
                "template": "{{ text }}"}  # fmt: skip
         self._workspace.change("data", **own)
         self._text.setText("Fill in the file with your examples, then press Reload here and Start above.")

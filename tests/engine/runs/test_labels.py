@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from sparsezo_gui.engine.locks import held
@@ -78,6 +80,34 @@ def test_a_link_to_a_run_is_not_followed(run, tmp_path):
     with pytest.raises(UserError, match="not a run"):
         remove(tmp_path)
     assert run.path.exists()
+    (run.path / "branches").mkdir()
+    elsewhere = run_of(tmp_path / "elsewhere")
+    (run.path / "branches" / "b").symlink_to(elsewhere.path)
+    with held(elsewhere.path / LOCK):
+        assert remove(run.path).branches == 0
+    assert open_run(elsewhere.path).name == "elsewhere"
+
+
+def test_a_folder_of_another_program_is_not_deleted(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(UserError, match="not a run"):
+        remove(tmp_path)
+    assert (tmp_path / "run.json").exists()
+
+
+def test_what_an_interrupted_deletion_left_goes_later(run, home, monkeypatch):
+    def interrupted(*_args, **_named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("shutil.rmtree", interrupted)
+        remove(run.path)
+    assert list_runs() == [] and not run.path.exists()
+    (left,) = (home / "runs").iterdir()
+    os.utime(left, (0, 0))
+    list_runs()
+    assert not left.exists()
+    remove(run_of(run.path).path)  # of the same name
 
 
 def test_damaged_and_unprepared_runs_are_deleted_too(run, home):
