@@ -118,8 +118,8 @@ def model_card(
         _front_matter(recipe, base if hub else "", licence, use.library if use else "transformers", metrics),
         f"# {_words(recipe.run.name) or 'Tuned model'}",
         f"{link if hub else _code(base)} fine-tuned",
-        f"with SparseZO: {what} its {source.spec.eligible:,} linear weights ({share:.3g} %), by {step:,} steps "
-        f"of {steps}.",
+        f"with SparseZO: {what} its {source.spec.eligible:,} linear weights ({share:.3g} %), by {step:,} "
+        f"{'step' if step == 1 else 'steps'} of {steps}.",
         f"It started from {_words(earlier)}, on top of that model; the result contains both." if earlier else "",
         weights,
         _table(metrics),
