@@ -221,16 +221,6 @@ def test_a_broken_link_ends_the_step_and_the_run_resumes(alone, workers, tmp_pat
     stopped_and_resumed(workers, tmp_path, run, 2)
 
 
-def test_several_workers_resume_a_run_that_was_interrupted_before_its_first_step(make, workers, tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "lock").touch()
-    (run / "recipe.toml").write_text(recipe.dump(make(loop={"steps": 2, "pass_rows": 0})))
-    group = workers(2, "resume", run)
-    assert group.end() == [0, 0], group.error()
-    assert recipe.load(run / "recipe.toml").loop.pass_rows > 0, "one worker alone took all passes"
-
-
 @pytest.mark.slow
 def test_a_worker_that_lacks_the_users_consent_says_so(make, workers, tmp_path):
     folder = own_code(tmp_path / "own", tmp_path / "marker")
