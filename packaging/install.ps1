@@ -23,14 +23,15 @@ if (-not (Test-Path $Source)) {
     exit 2
 }
 $env:PATH = "$env:PATH;$HOME\.local\bin"
-if (-not (Get-Command uv -ErrorAction SilentlyContinue)) {
-    powershell -ExecutionPolicy Bypass -Command "Invoke-RestMethod https://astral.sh/uv/install.ps1 | Invoke-Expression"
-}
 if ($Uninstall) {
     Invoke-Uv tool uninstall sparsezo-gui
     Remove-Item -ErrorAction SilentlyContinue $shortcut
-    Write-Output "Removed. Your runs are still in $env:LOCALAPPDATA\sparsezo."
+    $data = if ($env:SPARSEZO_HOME) { $env:SPARSEZO_HOME } else { "$env:LOCALAPPDATA\sparsezo" }
+    Write-Output "Removed. Your runs are still in $data."
     exit
+}
+if (-not (Get-Command uv -ErrorAction SilentlyContinue)) {
+    powershell -ExecutionPolicy Bypass -Command "Invoke-RestMethod https://astral.sh/uv/install.ps1 | Invoke-Expression"
 }
 
 # The versions in constraints.txt have wheels for these versions of Python.

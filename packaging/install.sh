@@ -13,7 +13,9 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 torch=auto
 source=$(dirname "$here")
-data=${XDG_DATA_HOME:-$HOME/.local/share}
+data=$HOME/.local/share
+[ "$(uname -s)" != Darwin ] || data="$HOME/Library/Application Support"
+data=${XDG_DATA_HOME:-$data}
 desktop=$data/applications/sparsezo.desktop
 image=$data/icons/hicolor/scalable/apps/sparsezo.svg
 
@@ -23,6 +25,10 @@ usage() {
 }
 
 uninstall() {
+    if ! command -v uv > /dev/null; then
+        echo "install.sh: uv, with which SparseZO was installed, cannot be found. Add its folder to PATH." >&2
+        exit 1
+    fi
     uv tool uninstall sparsezo-gui
     rm -f "$desktop" "$image"
     echo "Removed. Your runs are still in ${SPARSEZO_HOME:-$data/sparsezo}."
@@ -53,16 +59,16 @@ fi
 
 path=$PATH
 PATH=$PATH:$HOME/.local/bin
+if [ "$remove" = yes ]; then
+    uninstall
+    exit
+fi
 if ! command -v uv > /dev/null; then
     if ! command -v curl > /dev/null; then
         echo "install.sh: install uv first (https://docs.astral.sh/uv), or curl, which downloads it." >&2
         exit 1
     fi
     curl -LsSf https://astral.sh/uv/install.sh | sh
-fi
-if [ "$remove" = yes ]; then
-    uninstall
-    exit
 fi
 
 # The versions in constraints.txt have wheels for these versions of Python.

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from sparsezo_gui import recipe
 from sparsezo_gui.engine import training
 from sparsezo_gui.engine.export import export_run
+from sparsezo_gui.engine.export.ask import ask_export
 from sparsezo_gui.engine.export.overlay_file import read_overlay
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.session.opening import open_session
@@ -208,3 +209,13 @@ def test_the_default_format_holds_what_each_preset_tunes(preset):
 def test_without_a_format_the_run_gets_its_default(plain_run, tmp_path):
     assert finish(export_run(plain_run, None, tmp_path / "out"))["format"] == "overlay"
     assert read_overlay(tmp_path / "out").step == 4
+
+
+def test_an_export_is_asked_whatever_its_base_model_is_called(make, tmp_path):
+    """It is copied beside that model."""
+    make()
+    base = (tmp_path / "llama").rename(tmp_path / "export")
+    chosen = make(model={"id": str(base)}, mask={"rule": "lora", "rank": 2}, loop={"steps": 1})
+    list(training.train(chosen, folder=tmp_path / "run"))
+    finish(export_run(tmp_path / "run", "peft", tmp_path / "out"))
+    assert finish(ask_export(tmp_path / "run", tmp_path / "out", "a film"))

@@ -127,6 +127,15 @@ def test_the_clients_own_functions_find_what_was_fetched(served):
     assert [sorted(each.refs) for each in repository.revisions] == [["main"]]
 
 
+def test_a_revision_is_noted_in_the_cache_only(served, tmp_path):
+    snapshot = download.Snapshot("owner/tiny", "abc")
+    for revision in (str(tmp_path / "outside"), "../../outside"):
+        snapshot.note(revision)
+    assert not list(tmp_path.rglob("outside")) and cached("outside") == []
+    snapshot.note("feature/one")
+    assert (snapshot.storage / "refs" / "feature" / "one").read_text() == "abc"
+
+
 def test_a_new_commit_fetches_only_what_changed(served, llama):
     finish(find(TABLE))
     files = served.repositories["models/owner/tiny"].files
