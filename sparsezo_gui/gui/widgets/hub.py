@@ -153,7 +153,7 @@ class _Result(QWidget):
     def __init__(self, entry: Found) -> None:
         super().__init__()
         downloads = f"{count(entry.downloads)} downloads" if entry.downloads else ""
-        facts = [count(entry.parameters) if entry.parameters else "", f"{count(entry.rows)} rows" if entry.rows else "",
+        facts = [count(entry.parameters) if entry.parameters else "", f"{entry.rows} rows" if entry.rows else "",
                  size(entry.bytes) if entry.bytes else "", entry.licence.replace("other", "other licence"), downloads,
                  "gated" if entry.gated else ""]  # fmt: skip
         line = " · ".join(fact for fact in facts if fact)
