@@ -29,6 +29,12 @@ def entry_of(model: ModelSummary, verdict: str) -> Entry:
                  IMAGES.get(model.kind, "model"), *badge, in_form_words(model.problem))  # fmt: skip
 
 
+def recent_entry(path: str) -> Entry:
+    """The row of a folder or file that was chosen before."""
+    kind = "folder" if os.path.isdir(path) else "file"
+    return Entry(path, os.path.basename(path), f"{kind}, used recently", kind)
+
+
 def recent_models(store: QSettings) -> list[str]:
     """Folders and files that were chosen before and are still there, newest first."""
     return [path for path in texts(store, "recent_models") if os.path.exists(path)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -534,6 +535,26 @@ def test_what_was_exported_is_asked_deleted_and_exported_again(
     qtbot.waitUntil(lambda: find("Export to").text() == str(elsewhere / "yesterday-tuned.safetensors"))
     click("PEFT adapter")
     assert find("Export to").text() == str(elsewhere / "yesterday-tuned")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, what lies in no folder is only missing")
+def test_an_export_that_cannot_be_deleted_is_told(window, find, click, workspace, engine, qtbot, tmp_path):
+    engine.run_list = [listed(tmp_path / "run", tuned=1000, parameters=10**6)]
+    window.go("export")
+    click("Refresh the list of runs")
+    qtbot.waitUntil(find("Export now").isEnabled)
+    place = tmp_path / "elsewhere" / "mine.safetensors"
+    place.parent.mkdir()
+    find("Export to").setText(str(place))
+    click("Export now")
+    qtbot.waitUntil(lambda: find("Export result").text().startswith("Step 100 exported and checked."))
+    click("Delete the export")
+    place.unlink()
+    place.parent.rmdir()
+    place.parent.write_text("a file where the folder was")
+    click("Yes: delete")
+    told = f"{place}: cannot be deleted (Not a directory). Close what uses it, then try again."
+    assert window.page("export").banner.text == told and find("Exported").isVisible()
 
 
 def test_the_export_page_offers_every_format_with_its_target_and_options(window, find, click, engine, qtbot):

@@ -371,7 +371,11 @@ def test_up_to_four_models_answer_with_the_settings_of_the_chat(
 ):
     window.chat.show()
     click("Settings of the answers")
-    for field, text in (("Longest answer, tokens", "32"), ("Temperature", "0.7"), ("Also steps", "20, 40, 60")):
+    for field, text in (
+        ("Longest answer, tokens", "32"),
+        ("Temperature", "0.7"),
+        ("More steps to compare", "20, 40, 60"),
+    ):
         enter(field, text)
     find("Prompt").setPlainText("Where is it?")
     click("Ask the model")
@@ -581,6 +585,13 @@ def test_a_run_is_deleted_only_after_its_size_was_told(window, runs, find, click
     click("Delete the run")
     qtbot.waitUntil(lambda: shown(tree_of(window)) == ["broken"])
     assert "3.00 MiB are free again" in window.page("runs").banner.text
+
+
+def test_a_run_that_goes_on_is_not_deleted(window, runs, find, click, workspace, engine, qtbot):
+    engine.run_list[0] = dataclasses.replace(engine.run_list[0], state="running")  # in another window
+    click("Refresh runs")
+    qtbot.waitUntil(lambda: find("Run details").text().startswith("Running"))
+    assert not find("Delete this run").isEnabled() and find("Rename or tag the run").isEnabled()
 
 
 def test_the_menu_of_a_run(window, runs, find, engine, qtbot):

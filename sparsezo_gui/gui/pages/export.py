@@ -55,6 +55,7 @@ class ExportPage(Page):
         self._said = label("", wrap=True, name="Export progress in words")
         self._result = ExportResult(workspace)
         self._result.deleted.connect(self._suggest)
+        self._result.refused.connect(lambda why: self.banner.show_problem(Problem(why)))
         self._cancel = button("Cancel", self._stop, name="Cancel export")
         self._go = button("Export", lambda: self._export(), role="primary", image="export", name="Export now")
         said = row(self._said, self._cancel, self._go)

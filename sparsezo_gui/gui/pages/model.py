@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from PySide6.QtGui import QGuiApplication
@@ -12,7 +11,7 @@ from sparsezo_gui import resources
 from sparsezo_gui.answers import ModelSummary
 from sparsezo_gui.gui.formatting import count, size
 from sparsezo_gui.gui.hub_requests import RemoveDownload
-from sparsezo_gui.gui.model_entries import KINDS, entry_of, recent_models, remember
+from sparsezo_gui.gui.model_entries import KINDS, entry_of, recent_entry, recent_models, remember
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.recommended import in_order, recommended
 from sparsezo_gui.gui.requests import CheckComputer, CheckFits, EstimateMemory, ListModels, MeasureMemory, ReadModel
@@ -116,7 +115,7 @@ class ModelPage(Page):
         tabs.setAccessibleName("Where to look for models")
         tabs.setDocumentMode(True)
         offered = QWidget()
-        ask = "Small open models of the Hub. Those that fit this computer come first."
+        ask = "Small open models from the Hub. Those that fit this computer come first."
         note = row(label(ask, "hint", wrap=True), self._get)
         note.setStretch(0, 1)
         offered.setLayout(column(self.offered, note))
@@ -163,7 +162,7 @@ class ModelPage(Page):
             for m in models or [ModelSummary(name, name, "bundled") for name in resources.BUNDLED_MODELS]
         ]
         found, known = len(entries), {entry.id for entry in entries}
-        recent = [Entry(id, Path(id).name, "folder, used recently", "folder") for id in recent_models(workspace.store)]
+        recent = [recent_entry(id) for id in recent_models(workspace.store)]
         entries += [entry for entry in recent if entry.id not in known]
         if used not in {entry.id for entry in entries}:
             entries.insert(0, Entry(used, used, "in use", "model"))

@@ -63,7 +63,7 @@ class RunsPage(Page):
         self._tree.itemActivated.connect(lambda *_: self._curves())
         self._tree.customContextMenuRequested.connect(self._open_menu)
         self._empty = Empty(
-            "No runs yet", "Every run is listed here, and each of its steps can be asked, exported and continued.",
+            "No runs yet", "Every run is listed here. You can ask, export or continue from each of its steps.",
             "Go to the Run page", lambda: self.go_to.emit("run"),
         )  # fmt: skip
         splitter = self._splitter = QSplitter(Qt.Orientation.Horizontal)
@@ -208,7 +208,7 @@ class RunsPage(Page):
             ("Show curves", self._curves, able[0]), ("Resume", self._resume, able[1]),
             ("Branch…", self._ask_branch, able[2]), ("Export…", self._export_step, able[2]),
             ("Share…", self._share_run, able[2]), ("Rename and tag…", self._rename, able[2]),
-            ("Show in file manager", self._reveal, True), ("Delete…", self._delete, run.state != "running"),
+            ("Show in file manager", self._reveal, True), ("Delete…", self._delete, self._delete_button.isEnabled()),
         ), place)  # fmt: skip
 
     def _removed(self, _: RemoveRun, removed: Removable) -> None:
@@ -242,6 +242,7 @@ class RunsPage(Page):
         self._unload.setVisible(mine and record is not None and record.state in WAITING)
         for control in (self._branch, self._share, self._export, self._name_button):
             control.setEnabled(not damaged)
+        self._delete_button.setEnabled(not mine and not elsewhere)
         self._curves_button.setEnabled(not damaged and (mine or not workspace.run.running))
         self._save.setEnabled(self._notes.document().isModified())
         shown = record if record is not None and str(record.folder) == run.path else None

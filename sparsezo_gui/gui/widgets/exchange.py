@@ -60,7 +60,7 @@ class Exchange(QFrame):
         copy = button("Copy", self._copy, role="flat", image="copy", name="Copy the answers")
         again = button("Retry", lambda: retry(self), role="flat", name="Ask again")
         keep = button("Watch", lambda: watch(self), role="flat", name="Watch this prompt",
-                      tip="Asks this again and again while a run goes on.")  # fmt: skip
+                      tip="Asks this again and again during a run.")  # fmt: skip
         self.setLayout(column(label(prompt, "heading", wrap=True, read=True), sides, row(copy, again, keep, None),
                               spacing=GRID // 2))  # fmt: skip
         self._now = 0
@@ -118,9 +118,9 @@ class AnswerSettings(QWidget):
             (
                 "Temperature",
                 self._temperature,
-                "0 takes the likeliest token; above, answers vary. All models get one seed.",
+                "0 always takes the likeliest token; with more, answers vary. All models use the same seed.",
             ),
-            ("Also steps", self._steps, "Up to two more steps of this run to compare with."),
+            ("More steps to compare", self._steps, "Answers of up to two more steps of this run."),
             ("System prompt", self._system, "Comes before the conversation."),
         )
         for line, (title, field, tip) in enumerate(entries):
@@ -157,7 +157,7 @@ class AnswerSettings(QWidget):
     def steps(self) -> list[int]:
         """More steps to compare with, as many as there is room for."""
         words = self._steps.text().replace(",", " ").split()
-        return list(dict.fromkeys(int(word) for word in words if word.isdecimal()))[: MOST - 2]
+        return list(dict.fromkeys(int(word) for word in words if word.isdecimal() and len(word) < 10))[: MOST - 2]
 
 
 def columns(prompt: str, step: int | None, raw: bool, settings: AnswerSettings, seed: int,

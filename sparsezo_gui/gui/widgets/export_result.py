@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QUrl, Signal
@@ -43,6 +44,7 @@ class ExportResult(QFrame):
     """A green card, hidden until something was exported."""
 
     deleted = Signal()
+    refused = Signal(str)  # why something cannot be done
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__()
@@ -60,7 +62,7 @@ class ExportResult(QFrame):
         self._commands.setContentsMargins(0, 0, 0, 0)
         self._prompt = QLineEdit()
         self._prompt.setAccessibleName("Prompt for the exported file")
-        self._prompt.setPlaceholderText("Try it: type a prompt, as the run's examples were")
+        self._prompt.setPlaceholderText("Try it: type a prompt like those in the run's examples")
         self._prompt.textChanged.connect(self.refresh)
         self._ask = button("Ask the exported file", self.ask, name="Ask the exported file")
         self._prompt.returnPressed.connect(self.ask)
@@ -133,17 +135,18 @@ class ExportResult(QFrame):
     def _ask_to_delete(self) -> None:
         if self._exported is not None:
             out = Path(self._exported.out)
-            sentence = (
-                f"{out} will be deleted: {formatting.size(bytes_of(out))}. The run stays, and can be exported again."
-            )
-            Confirmation("Delete the export", sentence, "Delete", self._remove, self).open()
+            what = f"{out} will be deleted{' with all that is in it' if out.is_dir() else ''}"
+            sentence = f"{what}: {formatting.size(bytes_of(out))}. The run stays, and can be exported again."
+            Confirmation("Delete the export", sentence, "Delete", partial(self._remove, out), self).open()
 
-    def _remove(self) -> None:
-        if self._exported is not None:
-            out = Path(self._exported.out)
+    def _remove(self, out: Path) -> None:
+        try:
             shutil.rmtree(out) if out.is_dir() and not out.is_symlink() else out.unlink(missing_ok=True)
-            self.hide()
-            self.deleted.emit()
+        except OSError as error:
+            self.refused.emit(f"{out}: cannot be deleted ({error.strerror}). Close what uses it, then try again.")
+            return
+        self.hide()
+        self.deleted.emit()
 
 
 def result(exported: Exported, pushed: Pushed | None) -> str:

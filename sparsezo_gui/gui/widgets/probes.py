@@ -70,7 +70,8 @@ class Probes(QWidget):
         """The probes to ask after ``step``, each once in ``every`` steps."""
         due = []
         for probe in self.probes:
-            probe.asked = min(probe.asked, step)  # after a rollback, or of another run
+            if step < probe.asked:  # after a rollback, or in another run
+                probe.asked, probe.answers = step, [each for each in probe.answers if each[0] <= step]
             if step // every > probe.asked // every:
                 probe.asked = step
                 due.append(probe)
@@ -89,8 +90,13 @@ class Probes(QWidget):
             for line, (step, text) in enumerate(probe.answers):
                 lines.addWidget(label(f"Step {count(step)}", "dim"), line, 0)
                 lines.addWidget(label(text, wrap=True, read=True, name=f"Prompt {number} after step {step}"), line, 1)
-            hint = [] if probe.answers else [label("Asked again and again while a run goes on.", "hint", wrap=True)]
+            hint = [] if probe.answers else [label("Asked again and again during a run.", "hint", wrap=True)]
             add(self._list, head, *hint, lines)
+        if len(self.probes) == MOST:
+            add(
+                self._list,
+                label(f"{MOST} prompts can be watched. To watch another, stop watching one.", "hint", wrap=True),
+            )
         self.setVisible(bool(self.probes))
 
     def _remove(self, probe: Probe) -> None:

@@ -24,7 +24,7 @@ class QueueDialog(Dialog):
         self._list.setMinimumSize(64 * GRID, 24 * GRID)
         self._remove = button("Remove", self._take, name="Remove from the queue")
         self._start = button("Start now", self._begin, image="play", name="Start the queue")
-        note = "Each starts when the one before has finished or failed; stopping a run ends the row."
+        note = "Each run starts when the one before it has finished or failed. If you stop a run, the others wait."
         self.layout_.addWidget(label(note, "hint", wrap=True))
         self.layout_.addWidget(self._list, 1)
         close = button("Close", self.accept, name="Close the queue")

@@ -70,7 +70,7 @@ class Summary(QFrame):
         found = f"{formatting.metric(name, best.metrics[name])} on validation" if best and name in best.metrics else ""
         self._figures["Best step"].show(formatting.count(best.step) if best else "", found)
         seconds = float(record.columns["seconds"].sum())
-        self._figures["Time taken"].show(formatting.duration(seconds), "in steps")
+        self._figures["Time taken"].show(formatting.duration(seconds), "in training steps")
         general = record.general_text
         self._figures["General text"].show(formatting.change(general.increase) if general else "", "perplexity")
         self._export.setToolTip(f"Exports step {formatting.count(self._step)}; the next page offers all others.")
