@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from PySide6.QtCore import QEvent, QObject, Qt
 from PySide6.QtGui import QAction, QKeyEvent, QKeySequence
-from PySide6.QtWidgets import QHeaderView, QLineEdit, QTreeWidget, QTreeWidgetItem, QWidget
+from PySide6.QtWidgets import QHeaderView, QLineEdit, QMenu, QTreeWidget, QTreeWidgetItem, QWidget
 
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import label
@@ -27,7 +27,8 @@ class CommandPalette(Dialog):
         self._words.textChanged.connect(self._choose)
         self._words.returnPressed.connect(self._run_chosen)
         self._words.installEventFilter(self)
-        self._list = QTreeWidget(rootIsDecorated=False, columnCount=2)
+        self._list = QTreeWidget(columnCount=2)
+        self._list.setRootIsDecorated(False)
         self._list.setAccessibleName("Actions found")
         self._list.header().hide()
         self._list.header().setStretchLastSection(False)
@@ -35,10 +36,7 @@ class CommandPalette(Dialog):
         self._list.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # arrow keys reach it from the line above
         self._list.itemClicked.connect(self._run)
         self._none = label("No action has this name.", "hint")
-        for title, action in _titled(actions):
-            keys = action.shortcut().toString(QKeySequence.SequenceFormat.NativeText)
-            item = QTreeWidgetItem(self._list, [f"✓ {title}" if action.isChecked() else title, keys])
-            item.setData(0, Qt.ItemDataRole.UserRole, action)
+        self._items = [self._item(title, action) for title, action in _titled(actions)]
         self._list.resizeColumnToContents(1)
         for part in (self._words, self._list, self._none):
             self.layout_.addWidget(part)
@@ -50,12 +48,17 @@ class CommandPalette(Dialog):
             return True
         return super().eventFilter(watched, event)
 
+    def _item(self, title: str, action: QAction) -> QTreeWidgetItem:
+        keys = action.shortcut().toString(QKeySequence.SequenceFormat.NativeText)
+        item = QTreeWidgetItem(self._list, [f"✓ {title}" if action.isChecked() else title, keys])
+        item.setData(0, Qt.ItemDataRole.UserRole, action)
+        return item
+
     def _choose(self, text: str) -> None:
-        words, shown = text.casefold().split(), []
-        for item in map(self._list.topLevelItem, range(self._list.topLevelItemCount())):
-            item.setHidden(not all(word in item.text(0).casefold() for word in words))
-            if not item.isHidden():
-                shown.append(item)
+        words = text.casefold().split()
+        shown = [item for item in self._items if all(word in item.text(0).casefold() for word in words)]
+        for item in self._items:
+            item.setHidden(item not in shown)
         self._none.setVisible(not shown)
         self._list.setCurrentItem(shown[0] if shown else None)  # type: ignore[arg-type]
 
@@ -73,7 +76,8 @@ def _titled(actions: Iterable[QAction], path: str = "") -> Iterator[tuple[str, Q
     """Actions of menus and of their submenus that can be run now, with the way to them."""
     for action in actions:
         title = path + re.sub("&(.)", r"\1", action.text()).removesuffix("…")
-        if menu := action.menu():
+        menu = action.menu()
+        if isinstance(menu, QMenu):
             menu.aboutToShow.emit()  # lists of recent files are filled now
             yield from _titled(menu.actions(), f"{title} › ")
         elif action.isEnabled() and not action.isSeparator():
