@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 
 from sparsezo_gui.engine.data.record import Part, Record, explode
+from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Notice
 
 
@@ -66,13 +67,31 @@ class LeftOut:
                     self.first.setdefault(name, row)
             yield record
 
+    @property
+    def said(self) -> str:
+        """How many rows were left out, in a sentence; '' if none was."""
+        return "1 row was left out." if self.count == 1 else f"{self.count:,} rows were left out." if self.count else ""
+
     def notices(self) -> Iterator[Notice]:
         """How many rows were left out, and how many names no row has."""
-        if self.count:
-            yield Notice("1 row was left out." if self.count == 1 else f"{self.count:,} rows were left out.")
-        if lost := len(self.names) - len(self.first):
-            which = "1 row" if lost == 1 else f"{lost:,} rows"
+        if self.said:
+            yield Notice(self.said)
+        lost = len(self.names) - len(self.first)
+        if lost == 1:
             yield Notice(
-                f"{which} of [data] leave_out {'is' if lost == 1 else 'are'} not in the data: removed from it, or changed "
-                "and so used again.", "warning",
+                "1 of the rows to leave out is not in the data: it was removed, or changed and is used again.",
+                "warning",
+            )
+        elif lost:
+            yield Notice(
+                f"{lost:,} of the rows to leave out are not in the data: they were removed, or changed and are used "
+                "again.", "warning",
             )  # fmt: skip
+
+    def check(self, rest: Sequence[Record]) -> None:
+        """Raises `UserError` if no training row is left."""
+        if self.count and not rest:
+            raise UserError(
+                "All training rows are left out. Put some back on the Data page (in the terminal: --set "
+                "data.leave_out=[])."
+            )

@@ -49,7 +49,7 @@ def previewing(
     rows = yield from read_rows(table)
     kind = task(table.task)
     paged = _page(table, kind, page, page_size)
-    there = columns.names(rows["train"])
+    there = columns.names(rows["train"] or paged)
     head = tuple(name for name in there if "." not in name)
     common: dict[str, Any] = {
         "columns": head,
@@ -68,8 +68,12 @@ def previewing(
     try:
         splits, found = yield from prepare.prepared(make, rows, table, limits)
         notices = yield from in_background(found.notices, Progress("Preparing examples"))
-        common |= {"notices": notices, "offer": found.offer}
-        used = [row for row in paged if row not in rows["train"].left_out]
+        gone = rows["train"].left_out
+        common |= {
+            "totals": {name: len(split) for name, split in splits.items()}, "offer": found.offer,
+            "notices": tuple(each for each in notices if each.text != gone.said),  # the rows themselves show that
+        }  # fmt: skip
+        used = [row for row in paged if row not in gone]
         examples, left_out = _shown(make, used, table)
         return DataPreview(**common, examples=examples, left_out=left_out, **_figures(make, splits, found))
     except UserError as error:
@@ -112,8 +116,11 @@ def _cell(row: Record, name: str) -> str:
 
 def _left_out(rows: LeftOut) -> tuple[tuple[str, str], ...]:
     """The names of the rows, and how each begins."""
-    texts = {name: (_cell(row, column) for column in row.values) for name, row in rows.first.items()}
-    return tuple((name, " · ".join(filter(None, cells))[:_BEGINNING]) for name, cells in texts.items())
+    return tuple((name, _beginning(row)) for name, row in rows.first.items())
+
+
+def _beginning(row: Record) -> str:
+    return " · ".join(filter(None, (_cell(row, name) for name in row.values)))[:_BEGINNING]
 
 
 def _shown(make: Maker, paged: list[Record], table: DataTable) -> tuple[tuple[Pieces, ...], tuple[int, ...]]:

@@ -223,4 +223,3 @@ def _keep(key: int, groups: dict[int, list[int]], heap: list[int], limit: int, r
         largest = -heapq.heapreplace(heap, -key)
         del groups[largest], repeats[largest]
         groups[key] = []
-
