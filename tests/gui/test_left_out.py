@@ -11,9 +11,10 @@ from PySide6.QtGui import QContextMenuEvent
 from PySide6.QtWidgets import QApplication, QPushButton
 
 from sparsezo_gui.engine.data import previewing
+from sparsezo_gui.gui import differences
 from sparsezo_gui.gui.requests import PreviewData
 from sparsezo_gui.gui.widgets.data_rows import HINT
-from sparsezo_gui.recipe import dump, loads
+from sparsezo_gui.recipe import build, dump, loads
 
 CONTROL = Qt.KeyboardModifier.ControlModifier
 
@@ -201,3 +202,12 @@ def test_a_left_out_row_is_told_to_screen_readers(table, choose, qtbot):
     role = Qt.ItemDataRole.AccessibleTextRole
     assert table.rows.data(table.rows.index(1, 0), role) == "Left out: film 1"
     assert table.rows.data(table.rows.index(2, 0), role) is None
+
+
+def test_runs_that_differ_in_rows_left_out_say_how_many(tmp_path):
+    names = [f"{number:016x}" for number in range(3)]
+    for folder, left_out in (("a", names[:1]), ("b", names), ("c", names[1:2])):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "recipe.toml").write_text(dump(build({"data": {"leave_out": left_out}})))
+    found = differences.table([tmp_path / folder for folder in "abc"])
+    assert found == {"data.leave_out": ["1 row", "3 rows", "1 row"]}
