@@ -9,7 +9,6 @@ from typing import Any, cast
 from PySide6.QtCore import QByteArray, QSize, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import QCloseEvent, QDesktopServices
 from PySide6.QtWidgets import (
-    QApplication,
     QFileDialog,
     QHBoxLayout,
     QMainWindow,
@@ -20,6 +19,7 @@ from PySide6.QtWidgets import (
 
 from sparsezo_gui.answers import ModelCode
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.attention import Attention
 from sparsezo_gui.gui.calls import Request
 from sparsezo_gui.gui.chat import ChatDock
 from sparsezo_gui.gui.formatting import out_of
@@ -38,7 +38,7 @@ from sparsezo_gui.gui.widgets.dialogs import RecipeDialog, ask_to_close
 from sparsezo_gui.gui.widgets.memory import MemoryStrip
 from sparsezo_gui.gui.widgets.navigation import Navigation
 from sparsezo_gui.gui.widgets.next_run import NextRun
-from sparsezo_gui.gui.widgets.safe_text import safe_name, window_title
+from sparsezo_gui.gui.widgets.safe_text import safe_name
 from sparsezo_gui.gui.widgets.tour import Tour
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import dump, load
@@ -53,7 +53,6 @@ class MainWindow(QMainWindow):
     def __init__(self, workspace: Workspace) -> None:
         super().__init__()
         self.workspace = workspace
-        self.setWindowTitle("SparseZO")
         self.setMinimumSize(110 * GRID, 72 * GRID)
         self.resize(QSize(1280, 800).boundedTo(self.screen().availableSize()))
         self._pages: dict[str, Page] = {}
@@ -88,18 +87,17 @@ class MainWindow(QMainWindow):
         self.chat = ChatDock(workspace, self)
         self.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self.chat)
         self.chat.hide()
+        self.attention = Attention(self, workspace)
         self._menus = Menus(self)
         workspace.on(LoadEngine, call=self._engine_changed)
         workspace.run.changed.connect(self._refresh_status)
         workspace.run.advanced.connect(self._refresh_status)
-        workspace.recipe_changed.connect(self._refresh_title)
         workspace.consent_wanted.connect(self._ask_consent)
         geometry = workspace.store.value("geometry")
         if isinstance(geometry, QByteArray):
             self.restoreGeometry(geometry)
         self.go("model")
         self._refresh_status()
-        self._refresh_title()
 
     # Pages
 
@@ -217,10 +215,6 @@ class MainWindow(QMainWindow):
 
     # State
 
-    def _refresh_title(self) -> None:
-        path = self.workspace.recipe_path
-        self.setWindowTitle(window_title(f"{path.name} – SparseZO") if path else "SparseZO")
-
     def _engine_changed(self) -> None:
         problem = self.workspace.of(LoadEngine).problem
         if problem is not None:
@@ -251,8 +245,7 @@ class MainWindow(QMainWindow):
             QTimer.singleShot(0, self.close)
 
     def _tell_end(self, record: RunRecord) -> None:
-        """A run ended, perhaps while another page or window was looked at."""
-        QApplication.alert(self)
+        """A run ended, perhaps while another page was looked at."""
         page = self._stack.currentWidget()
         if isinstance(page, Page) and page is not self._pages.get("run"):
             state = STATES[record.state].lower()

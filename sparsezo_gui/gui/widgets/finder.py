@@ -62,14 +62,14 @@ class Finder(QWidget):
         """Puts ``value`` in the recipe."""
 
     @abstractmethod
-    def find(self) -> None:
+    def search(self) -> None:
         """Starts the search."""
 
     def refresh(self) -> None:
         """Shows the search or its result."""
         workspace, report = self._workspace, self.report()
-        search = workspace.of(self.kind)
-        busy, progress = search.busy, search.progress
+        work = workspace.of(self.kind)
+        busy, progress = work.busy, work.progress
         self._button.setText("Cancel" if busy else self.title)
         self._button.setAccessibleName(f"Cancel {self.searching}" if busy else self.title)
         self._button.setEnabled(busy or not workspace.blocker)
@@ -92,7 +92,7 @@ class Finder(QWidget):
         if self._workspace.of(self.kind).busy:
             self._workspace.cancel(self.kind)
         else:
-            self.find()
+            self.search()
 
     def _take(self) -> None:
         value = self.found()

@@ -51,8 +51,8 @@ class NoiseProbe(Finder):
         """See `Finder.use`."""
         self._workspace.change("estimator", epsilon=value)
 
-    def find(self) -> None:
-        """See `Finder.find`."""
+    def search(self) -> None:
+        """See `Finder.search`."""
         self._workspace.probe_noise()
 
 

@@ -34,6 +34,6 @@ class RateFinder(Finder):
         """See `Finder.use`."""
         self._workspace.change("update", learning_rate=value)
 
-    def find(self) -> None:
-        """See `Finder.find`."""
+    def search(self) -> None:
+        """See `Finder.search`."""
         self._workspace.find_rate()
