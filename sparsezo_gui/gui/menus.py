@@ -20,6 +20,7 @@ from sparsezo_gui.gui.run_requests import ListRuns
 from sparsezo_gui.gui.theme import MODES, appearance, theme
 from sparsezo_gui.gui.widgets.basic import Page
 from sparsezo_gui.gui.widgets.dialogs import AboutDialog, ShortcutsDialog
+from sparsezo_gui.gui.widgets.palette import CommandPalette
 from sparsezo_gui.gui.widgets.safe_text import menu_text
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Menus(QObject):
         self._add(help_menu, "All &pages of the help", lambda: show_help(window, HOME))
         self._add(help_menu, "&Troubleshooting", lambda: show_help(window, "troubleshooting.md"))
         help_menu.addSeparator()
+        self._add(help_menu, "&Find an action…", self._show_palette, "Ctrl+Shift+P")
         self._add(help_menu, "&Keyboard shortcuts", self._show_shortcuts, "Ctrl+/")
         self._add(help_menu, "&About SparseZO", lambda: AboutDialog(window).open())
 
@@ -78,6 +80,9 @@ class Menus(QObject):
 
     def _show_shortcuts(self) -> None:
         ShortcutsDialog(self.shortcuts(), self._window).open()
+
+    def _show_palette(self) -> None:
+        CommandPalette(self._window.menuBar().actions(), self._window).open()
 
     def shortcuts(self) -> list[tuple[str, str]]:
         """Titles and shortcuts of the actions that have one."""
