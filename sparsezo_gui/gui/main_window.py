@@ -22,6 +22,7 @@ from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.attention import Attention
 from sparsezo_gui.gui.calls import Request
 from sparsezo_gui.gui.chat import ChatDock
+from sparsezo_gui.gui.drops import Drops
 from sparsezo_gui.gui.formatting import out_of
 from sparsezo_gui.gui.menus import Menus
 from sparsezo_gui.gui.pages import PAGES, make_page
@@ -88,6 +89,8 @@ class MainWindow(QMainWindow):
         self.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self.chat)
         self.chat.hide()
         self.attention = Attention(self, workspace)
+        self.drops = Drops(self)
+        self.drops.watch(self.chat)
         self._menus = Menus(self)
         workspace.on(LoadEngine, call=self._engine_changed)
         workspace.run.changed.connect(self._refresh_status)
@@ -122,6 +125,7 @@ class MainWindow(QMainWindow):
     def go(self, name: str) -> None:
         """Shows a page."""
         self._stack.setCurrentWidget(self.page(name))
+        self.drops.watch(self.page(name))
         self.chat.set_target(None, None)
         self._strip.setVisible(name in ("model", "data", "method"))
         self._navigation.show_chosen(name)
