@@ -23,6 +23,7 @@ from sparsezo_gui.gui.attention import Attention
 from sparsezo_gui.gui.calls import Request
 from sparsezo_gui.gui.chat import ChatDock
 from sparsezo_gui.gui.drops import Drops
+from sparsezo_gui.gui.focus import move_focus
 from sparsezo_gui.gui.formatting import out_of
 from sparsezo_gui.gui.menus import Menus
 from sparsezo_gui.gui.pages import PAGES, make_page
@@ -255,6 +256,10 @@ class MainWindow(QMainWindow):
             state = STATES[record.state].lower()
             told = Problem(f"{record.name or 'Run'}: {state} after step {out_of(record.step, record.steps)}.")
             page.banner.show_problem(told, "info", ("Show", lambda: self.go("run")))
+
+    def focusNextPrevChild(self, next: bool) -> bool:
+        """Tab goes through the window as it is laid out."""
+        return move_focus(self, next)
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """During a run, asks first, then stops after the current step; the run can be resumed."""
