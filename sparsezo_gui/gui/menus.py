@@ -11,6 +11,7 @@ from PySide6.QtCore import QObject
 from PySide6.QtGui import QAction, QActionGroup, QKeySequence
 from PySide6.QtWidgets import QApplication, QMenu
 
+from sparsezo_gui.gui.attention import AWAKE, NOTIFY, wanted
 from sparsezo_gui.gui.formatting import out_of
 from sparsezo_gui.gui.help import HOME, place_of, show_help
 from sparsezo_gui.gui.pages import PAGES
@@ -54,6 +55,12 @@ class Menus(QObject):
             self._add(run, title, partial(self._on_run_page, call), keys)
         run.addSeparator()
         self._automatic(run)
+        run.addSeparator()
+        self._switch(run, "&Notify when a run ends", NOTIFY)
+        self._switch(run, "&Keep the computer awake during a run", AWAKE).setToolTip(
+            "Only with mains power; the screen may go dark."
+        )
+        run.setToolTipsVisible(True)
         help_menu = bar.addMenu("&Help")
         self._add(help_menu, "&Tour of the program", window.tour.begin)
         self._add(help_menu, "&Help on this", self._show_help, Keys.HelpContents)
@@ -138,6 +145,14 @@ class Menus(QObject):
         action.setCheckable(True)
         action.setChecked(workspace.automatic)
         action.toggled.connect(workspace.set_automatic)
+
+    def _switch(self, menu: QMenu, title: str, setting: str) -> QAction:
+        window = self._window
+        action = menu.addAction(title)
+        action.setCheckable(True)
+        action.setChecked(wanted(window.workspace.store, setting))
+        action.toggled.connect(lambda on: window.attention.set_wanted(setting, on))
+        return action
 
     def _set_appearance(self, key: str, value: object) -> None:
         store = self._window.workspace.store
