@@ -472,6 +472,15 @@ def test_rates_are_tried_and_told(run, recipe_file):
     assert code == 0 and lines[0].startswith(("Learning rate ", "No learning rate ")) and " 1 steps  loss " in lines[1]
 
 
+def test_noise_is_measured_and_told(run, recipe_file):
+    code, lines, _ = run("noise", recipe_file, "--json")
+    (found,) = objects(lines)
+    assert code == 0 and {"event", "wanted", "epsilon", "trials"} == found.keys() and len(found["trials"]) == 3
+    assert [each["epsilon"] / found["wanted"] for each in found["trials"]] == pytest.approx([1, 3, 10])
+    code, lines, _ = run("noise", recipe_file)
+    assert code == 0 and lines[0].startswith("Epsilon ") and " noise " in lines[3] and len(lines) == 4
+
+
 def test_the_rate_that_was_found_is_told_with_what_it_was_found_for(run, recipe_file, monkeypatch):
     report = RateReport((), 1.0, 2, 3e-3)
     monkeypatch.setattr(RateReport, "words", "Good.")

@@ -43,7 +43,7 @@ FEW = ("loop.steps=4", "loop.batch_size=2", "loop.evaluate_every=2", "data.train
 TINY = (*FEW, f"model.id={MODEL}")
 SHORTER = {"--step 200": "--step 2", "my-run@200": "my-run@2", '"loop.steps=100"': ", ".join(map(repr, TINY))}
 """A step that is there in so few."""
-TAKE_RECIPE = ("train", "preview", "plan", "estimate", "rates", "mask")
+TAKE_RECIPE = ("train", "preview", "plan", "estimate", "rates", "noise", "mask")
 NOT_OURS = {"pip": "", "ollama": "-f", "llama-server": "-m", "vllm": "serve", "lm_eval": "--model_args",
             "sparsezo-gui": "", "torchrun": "train"}  # fmt: skip
 """Programs that are not run here, and the argument after which each names a file that must be there by then."""

@@ -71,7 +71,8 @@ def another_code(tmp_path, marker):
 def test_no_command_with_a_recipe_runs_code_that_the_recipe_trusts(recipe, marker, run, tmp_path):
     for command in (
         ["train", recipe], ["train", recipe, "--set=model.trust_remote_code=true"], ["estimate", recipe, "--measure"],
-        ["estimate", recipe], ["rates", recipe], ["mask", recipe, "--out", tmp_path / "m.safetensors"],
+        ["estimate", recipe], ["rates", recipe], ["noise", recipe],
+        ["mask", recipe, "--out", tmp_path / "m.safetensors"],
         ["evaluate", recipe], ["bench", "quality", f"--set=model.id={tmp_path / 'model'}", "--out", tmp_path / "bench",
                                "--set=model.trust_remote_code=true"],
     ):  # fmt: skip

@@ -7,7 +7,7 @@ from sparsezo_gui.answers.crash import Crash
 from sparsezo_gui.answers.data import Candidate, DataPreview, Pieces, Task
 from sparsezo_gui.answers.doctor import Finding
 from sparsezo_gui.answers.memory import METHODS, TIGHT, MemoryEstimate, Part
-from sparsezo_gui.answers.method import Cost, MaskReport, RateReport, Rung, Tally, short_rate
+from sparsezo_gui.answers.method import Cost, MaskReport, Overlap, RateReport, Rung, Tally, short_rate
 from sparsezo_gui.answers.models import Cache, Downloaded, Found, ModelCode, ModelSummary, Pushed
 from sparsezo_gui.answers.plan import Pace, Plan, WayFigures
 from sparsezo_gui.answers.runs import Content, Exported, History, Received, Removable, RunSummary, Shareable, Shared
@@ -30,6 +30,7 @@ __all__ = [
     "MemoryEstimate",
     "ModelCode",
     "ModelSummary",
+    "Overlap",
     "Pace",
     "Part",
     "Pieces",

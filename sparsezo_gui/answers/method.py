@@ -26,8 +26,23 @@ class Tally:
 
 
 @dataclass(frozen=True)
+class Overlap:
+    """How much of a mask is in another one of the same model, found by ``rule`` (its title) with the ``settings`` that
+    differ: of its ``tuned`` weights, ``shared`` are in both. They are a ``share`` of the first mask; of a random one,
+    it would be ``chance``."""
+
+    rule: str
+    settings: dict[str, Any]
+    tuned: int
+    shared: int
+    share: float
+    chance: float
+
+
+@dataclass(frozen=True)
 class MaskReport:
-    """A mask in numbers. ``cost`` is that of finding it, without loading the model."""
+    """A mask in numbers. ``cost`` is that of finding it, without loading the model. ``overlaps`` are with the other
+    masks of the model that the program keeps."""
 
     tuned: int
     eligible: int
@@ -36,6 +51,7 @@ class MaskReport:
     """One entry per decoder block, '0', '1', …, in the model's order."""
     kinds: tuple[Tally, ...]
     """One entry per kind of weight, such as 'q_proj' or 'down_proj': the last part of its module's name."""
+    overlaps: tuple[Overlap, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ COMMANDS = (
     plans.estimate,
     plans.preview,
     plans.rates,
+    plans.noise,
     plans.mask,
     tuned.evaluate,
     tuned.generate,

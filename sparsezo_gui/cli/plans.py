@@ -1,4 +1,4 @@
-"""Commands before a run: `plan`, `estimate`, `preview`, `rates` and `mask`."""
+"""Commands before a run: `plan`, `estimate`, `preview`, `rates`, `noise` and `mask`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparsezo_gui.recipe.recipe import SPLITS
 from sparsezo_gui.sizes import duration, latency, size
 
 if TYPE_CHECKING:
-    from sparsezo_gui.answers import Plan, WayFigures
+    from sparsezo_gui.answers import Overlap, Plan, WayFigures
 
 
 @command(
@@ -117,12 +117,28 @@ def rates(options: argparse.Namespace, console: Console) -> None:
 
 
 @command(
+    "noise", "Measure how much of the loss differences is rounding noise, and the epsilon that a run takes.", RECIPE,
+    SETTINGS, loads=True,
+)  # fmt: skip
+def noise(options: argparse.Namespace, console: Console) -> None:
+    from sparsezo_gui.engine.noise_probe import probe_noise
+
+    found = console.finish(probe_noise(recipe_of(options)))
+    lines = [found.words]
+    for each in found.trials:
+        needed = "" if each.clear else f" (needed: {each.required:.1e})"
+        lines.append(f"{each.epsilon:<8.2g} difference {each.difference:.1e}{needed}, noise {each.rounding:.1e}")
+    console.result(found.as_json(), "\n".join(lines))
+
+
+@command(
     "mask", "Find the weights to tune and save them as a mask file.", RECIPE, SETTINGS,
     argument("--out", metavar="FILE", required=True, help="mask file to write (.safetensors)"),
     loads=True,
 )  # fmt: skip
 def mask(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine import frozen, planning
+    from sparsezo_gui.engine.masks.overlap import overlaps
     from sparsezo_gui.engine.masks.rule import Search, find_measured
 
     chosen, out = recipe_of(options), Path(options.out)
@@ -134,8 +150,19 @@ def mask(options: argparse.Namespace, console: Console) -> None:
     mask, cost = console.finish(find_measured(chosen.mask, model, Search(chosen.loop.seed, chosen.data)))
     mask.save(out, new=True)
     facts = {"tuned": mask.size, "eligible": mask.eligible, "hash": mask.hash, **dataclasses.asdict(cost)}
-    console.result(
-        {"mask": str(out), **facts},
+    shared = overlaps(mask)
+    lines = [
         f"{out}: {mask.size:,} of {mask.eligible:,} weights ({100 * mask.size / mask.eligible:.3g} %), found in "
-        f"{cost.seconds:.0f} s with a peak memory of {size(cost.bytes)}.",
+        f"{cost.seconds:.0f} s with a peak memory of {size(cost.bytes)}.", *map(_overlap_line, shared),
+    ]  # fmt: skip
+    overlap = [dataclasses.asdict(each) for each in shared]
+    console.result({"mask": str(out), **facts, "overlaps": overlap}, "\n".join(lines))
+
+
+def _overlap_line(overlap: Overlap) -> str:
+    settings = ", ".join(f"{key} = {value!r}" for key, value in overlap.settings.items())
+    share, chance = f"{100 * overlap.share:.3g} %", f"{100 * overlap.chance:.2g} %"
+    return (
+        f"Shares {overlap.shared:,} ({share}, by chance {chance}) with the kept mask '{overlap.rule}'"
+        f"{f' ({settings})' if settings else ''} of {overlap.tuned:,} weights."
     )

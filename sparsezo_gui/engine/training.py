@@ -9,18 +9,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from sparsezo_gui.answers import Cost
 from sparsezo_gui.engine import device as devices
-from sparsezo_gui.engine import loop, memory, provenance, rate_search
+from sparsezo_gui.engine import loop, memory, noise_probe, provenance, rate_search
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.files import own
 from sparsezo_gui.engine.frozen import FrozenModel
@@ -28,10 +24,8 @@ from sparsezo_gui.engine.loop import Commands, Loaded, Running
 from sparsezo_gui.engine.loop.loading import load
 from sparsezo_gui.engine.masks.kept import find_once
 from sparsezo_gui.engine.masks.rule import MaskRule, Search
-from sparsezo_gui.engine.objectives.likelihood import Likelihood
 from sparsezo_gui.engine.planning import concrete, formula
 from sparsezo_gui.engine.privacy import accounting
-from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs import disk_space
 from sparsezo_gui.engine.runs import folder as folders
 from sparsezo_gui.engine.runs.checkpoints import usual_bytes
@@ -42,16 +36,12 @@ from sparsezo_gui.engine.session.loading import load_data, load_model
 from sparsezo_gui.engine.spaces.mask import Mask
 from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.engine.workers import Workers
-from sparsezo_gui.engine.zo.batches import shuffled_batch
-from sparsezo_gui.engine.zo.estimators.two_sided import TwoSided
-from sparsezo_gui.engine.zo.noise import tune_epsilon
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe.recipe import SPLITS
 from sparsezo_gui.sizes import size
 
 Find = Callable[[MaskRule, FrozenModel, Search], Generator[e.Progress, None, tuple[Mask, Cost]]]
-DIRECTIONS_PROBED = 2  # to measure rounding noise along; drawn for step 0, which the loop does not use
 
 
 def train(
@@ -104,17 +94,14 @@ def _new_run(
     needed = formula(recipe, model.source.spec, data)
     model.pack_rows = needed.rows
     workers.open(session)
-    # In fp32, the usual ε is far above rounding noise. The measurement uses training examples without noise.
-    fine = getattr(recipe.estimator, "epsilon", 1.0) < TwoSided().epsilon
-    if (model.rounds or fine) and not recipe.privacy.private:
-        yield from _tune_epsilon(session, data)
+    probed = (yield from noise_probe.tune_epsilon(session, data)) if noise_probe.needed(session) else []
     if model.prefix:
         model.prefix.room = min(model.prefix.room, needed.part(memory.KEPT_STATES))
         yield e.Notice(model.prefix.notice(data.train.encoded, data.validation.encoded, data.test.encoded))
     found = (yield from _find_rate(session, data)) if recipe.update.find_rate else []
     facts = {**_facts(session, data), "mask_seconds": round(cost.seconds, 1), "chosen": chosen}
     run = folders.create(path, session.recipe, facts)
-    for event in found:
+    for event in (*probed, *found):
         run.record(event)
         yield event
     return Running(run, commands, Loaded(session, data), workers=workers)
@@ -169,34 +156,6 @@ def _privacy_notices(planned: accounting.Spent, examples: int) -> Iterator[e.Eve
         )  # fmt: skip
 
 
-def _tune_epsilon(session: Session, data: TaskData) -> Iterator[e.Event]:
-    """Raises ε if the model's compute type is too coarse for it, with a notice."""
-    recipe = session.recipe
-    epsilon = getattr(recipe.estimator, "epsilon", None)
-    if epsilon is None:
-        return
-    yield e.Progress("Measuring rounding noise of the loss")
-    batch = shuffled_batch(recipe.loop, 1, data.train.encoded)
-    source = session.source(recipe, 0)
-    along = TwoSided(directions=DIRECTIONS_PROBED)
-    z = session.tuned.shape(along, session.tuned.draw(along, source, len(batch)), source.step, None)
-    # A counted objective jumps even without rounding, so the likelihood stands in for it.
-    smooth = recipe if not recipe.objective.counts else recipe.model_copy(update={"objective": Likelihood()})
-    probe = replace(session, recipe=smooth).probe(batch, z)
-    noise = tune_epsilon(epsilon, [partial(_along, probe, direction) for direction in torch.eye(DIRECTIONS_PROBED)])
-    if noise.epsilon != epsilon:
-        estimator = recipe.estimator.model_copy(update={"epsilon": noise.epsilon})
-        session.recipe = recipe.model_copy(update={"estimator": estimator})
-        yield e.Notice(f"Epsilon was raised from {epsilon:g} to {noise.epsilon:g}: with less, differences of the loss "
-                       f"could not be distinguished from rounding noise.")  # fmt: skip
-    if not noise.clear:
-        yield e.Notice(
-            f"Loss differences ({noise.difference:.1e}) are close to rounding noise ({noise.rounding:.1e}): "
-            "the run may learn slowly. Set a larger [estimator] epsilon or [model] compute = 'float32', or tune more "
-            "weights.", "warning",
-        )  # fmt: skip
-
-
 def _find_rate(session: Session, data: TaskData) -> Generator[e.Event, None, list[e.Event]]:
     """Gives the session the learning rate that short runs find; returns the events that say so."""
     started, recipe = time.monotonic(), session.recipe
@@ -213,10 +172,6 @@ def _find_rate(session: Session, data: TaskData) -> Generator[e.Event, None, lis
     seconds = round(time.monotonic() - started, 1)
     found = e.RateFound(report.rate, report.base, search.passes, seconds, trials)
     return [found, e.Notice(report.words)]
-
-
-def _along(probe: ModelProbe, direction: Tensor, offsets: Tensor) -> Tensor:
-    return probe.losses(offsets * direction)
 
 
 def _facts(session: Session, data: TaskData) -> dict[str, Any]:

@@ -52,6 +52,11 @@ def change(share: float) -> str:
     return f"{100 * share:+.1f} %".replace("-", "\u2212")
 
 
+def share(part: float) -> str:
+    """A part of a whole in percent, with three digits: 0.1 %, 12.3 %."""
+    return f"{100 * part:.3g} %"
+
+
 def split(evaluation: Evaluation) -> str:
     """The examples of an evaluation: Validation, or First 64 validation examples."""
     if evaluation.partial:

@@ -8,6 +8,7 @@ from sparsezo_gui.answers import Plan
 from sparsezo_gui.gui.calls import Request
 from sparsezo_gui.gui.requests import EstimateMemory, EstimateWays, PreviewData
 from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.noise import NoiseProbed
 from sparsezo_gui.recipe.ways import method, uses
 
 
@@ -40,6 +41,18 @@ def of_rate(recipe: Recipe) -> tuple[Any, ...]:
     update = recipe.update.model_copy(update={"learning_rate": 1.0, "find_rate": False, "schedule": "constant"})
     loop = recipe.loop.batch_size, recipe.loop.seed
     return recipe.model, recipe.data, recipe.mask, recipe.estimator, update, recipe.objective, recipe.privacy, loop
+
+
+def of_noise(recipe: Recipe) -> tuple[Any, ...]:
+    """The settings, besides epsilon, that differences of the loss and their noise depend on."""
+    estimator = recipe.estimator.rule, hasattr(recipe.estimator, "epsilon")
+    return recipe.model, recipe.data, recipe.mask, estimator, recipe.objective, recipe.loop.batch_size, recipe.loop.seed
+
+
+def probes(report: NoiseProbed, asked: Recipe, recipe: Recipe) -> bool:
+    """Whether ``report``, which was measured for ``asked``, is about ``recipe``, which may use its epsilon."""
+    epsilon = getattr(recipe.estimator, "epsilon", None)
+    return of_noise(asked) == of_noise(recipe) and epsilon in (report.wanted, report.epsilon)
 
 
 def of_plan(recipe: Recipe) -> tuple[Any, ...]:

@@ -9,7 +9,6 @@ from typing import Any, cast
 from PySide6.QtCore import QByteArray, QSize, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import QCloseEvent, QDesktopServices
 from PySide6.QtWidgets import (
-    QApplication,
     QFileDialog,
     QHBoxLayout,
     QMainWindow,
@@ -20,8 +19,11 @@ from PySide6.QtWidgets import (
 
 from sparsezo_gui.answers import ModelCode
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.attention import Attention
 from sparsezo_gui.gui.calls import Request
 from sparsezo_gui.gui.chat import ChatDock
+from sparsezo_gui.gui.drops import Drops
+from sparsezo_gui.gui.focus import move_focus
 from sparsezo_gui.gui.formatting import out_of
 from sparsezo_gui.gui.menus import Menus
 from sparsezo_gui.gui.pages import PAGES, make_page
@@ -38,7 +40,7 @@ from sparsezo_gui.gui.widgets.dialogs import RecipeDialog, ask_to_close
 from sparsezo_gui.gui.widgets.memory import MemoryStrip
 from sparsezo_gui.gui.widgets.navigation import Navigation
 from sparsezo_gui.gui.widgets.next_run import NextRun
-from sparsezo_gui.gui.widgets.safe_text import safe_name, window_title
+from sparsezo_gui.gui.widgets.safe_text import safe_name
 from sparsezo_gui.gui.widgets.tour import Tour
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import dump, load
@@ -53,7 +55,6 @@ class MainWindow(QMainWindow):
     def __init__(self, workspace: Workspace) -> None:
         super().__init__()
         self.workspace = workspace
-        self.setWindowTitle("SparseZO")
         self.setMinimumSize(110 * GRID, 72 * GRID)
         self.resize(QSize(1280, 800).boundedTo(self.screen().availableSize()))
         self._pages: dict[str, Page] = {}
@@ -88,18 +89,19 @@ class MainWindow(QMainWindow):
         self.chat = ChatDock(workspace, self)
         self.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self.chat)
         self.chat.hide()
+        self.attention = Attention(self, workspace)
+        self.drops = Drops(self)
+        self.drops.watch(self.chat)
         self._menus = Menus(self)
         workspace.on(LoadEngine, call=self._engine_changed)
         workspace.run.changed.connect(self._refresh_status)
         workspace.run.advanced.connect(self._refresh_status)
-        workspace.recipe_changed.connect(self._refresh_title)
         workspace.consent_wanted.connect(self._ask_consent)
         geometry = workspace.store.value("geometry")
         if isinstance(geometry, QByteArray):
             self.restoreGeometry(geometry)
         self.go("model")
         self._refresh_status()
-        self._refresh_title()
 
     # Pages
 
@@ -124,6 +126,7 @@ class MainWindow(QMainWindow):
     def go(self, name: str) -> None:
         """Shows a page."""
         self._stack.setCurrentWidget(self.page(name))
+        self.drops.watch(self.page(name))
         self.chat.set_target(None, None)
         self._strip.setVisible(name in ("model", "data", "method"))
         self._navigation.show_chosen(name)
@@ -217,10 +220,6 @@ class MainWindow(QMainWindow):
 
     # State
 
-    def _refresh_title(self) -> None:
-        path = self.workspace.recipe_path
-        self.setWindowTitle(window_title(f"{path.name} – SparseZO") if path else "SparseZO")
-
     def _engine_changed(self) -> None:
         problem = self.workspace.of(LoadEngine).problem
         if problem is not None:
@@ -251,13 +250,16 @@ class MainWindow(QMainWindow):
             QTimer.singleShot(0, self.close)
 
     def _tell_end(self, record: RunRecord) -> None:
-        """A run ended, perhaps while another page or window was looked at."""
-        QApplication.alert(self)
+        """A run ended, perhaps while another page was looked at."""
         page = self._stack.currentWidget()
         if isinstance(page, Page) and page is not self._pages.get("run"):
             state = STATES[record.state].lower()
             told = Problem(f"{record.name or 'Run'}: {state} after step {out_of(record.step, record.steps)}.")
             page.banner.show_problem(told, "info", ("Show", lambda: self.go("run")))
+
+    def focusNextPrevChild(self, next: bool) -> bool:
+        """Tab goes through the window as it is laid out."""
+        return move_focus(self, next)
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """During a run, asks first, then stops after the current step; the run can be resumed."""

@@ -11,6 +11,7 @@ from PySide6.QtCore import QObject
 from PySide6.QtGui import QAction, QActionGroup, QKeySequence
 from PySide6.QtWidgets import QApplication, QMenu
 
+from sparsezo_gui.gui.attention import AWAKE, NOTIFY, wanted
 from sparsezo_gui.gui.formatting import out_of
 from sparsezo_gui.gui.help import HOME, place_of, show_help
 from sparsezo_gui.gui.pages import PAGES
@@ -19,6 +20,7 @@ from sparsezo_gui.gui.run_requests import ListRuns
 from sparsezo_gui.gui.theme import MODES, appearance, theme
 from sparsezo_gui.gui.widgets.basic import Page
 from sparsezo_gui.gui.widgets.dialogs import AboutDialog, ShortcutsDialog
+from sparsezo_gui.gui.widgets.palette import CommandPalette
 from sparsezo_gui.gui.widgets.safe_text import menu_text
 
 if TYPE_CHECKING:
@@ -53,12 +55,19 @@ class Menus(QObject):
             self._add(run, title, partial(self._on_run_page, call), keys)
         run.addSeparator()
         self._automatic(run)
+        run.addSeparator()
+        self._switch(run, "&Notify when a run ends", NOTIFY)
+        self._switch(run, "&Keep the computer awake during a run", AWAKE).setToolTip(
+            "Only with mains power; the screen may go dark."
+        )
+        run.setToolTipsVisible(True)
         help_menu = bar.addMenu("&Help")
         self._add(help_menu, "&Tour of the program", window.tour.begin)
         self._add(help_menu, "&Help on this", self._show_help, Keys.HelpContents)
         self._add(help_menu, "All &pages of the help", lambda: show_help(window, HOME))
         self._add(help_menu, "&Troubleshooting", lambda: show_help(window, "troubleshooting.md"))
         help_menu.addSeparator()
+        self._add(help_menu, "&Find an action…", self._show_palette, "Ctrl+Shift+P")
         self._add(help_menu, "&Keyboard shortcuts", self._show_shortcuts, "Ctrl+/")
         self._add(help_menu, "&About SparseZO", lambda: AboutDialog(window).open())
 
@@ -71,6 +80,9 @@ class Menus(QObject):
 
     def _show_shortcuts(self) -> None:
         ShortcutsDialog(self.shortcuts(), self._window).open()
+
+    def _show_palette(self) -> None:
+        CommandPalette(self._window.menuBar().actions(), self._window).open()
 
     def shortcuts(self) -> list[tuple[str, str]]:
         """Titles and shortcuts of the actions that have one."""
@@ -133,6 +145,14 @@ class Menus(QObject):
         action.setCheckable(True)
         action.setChecked(workspace.automatic)
         action.toggled.connect(workspace.set_automatic)
+
+    def _switch(self, menu: QMenu, title: str, setting: str) -> QAction:
+        window = self._window
+        action = menu.addAction(title)
+        action.setCheckable(True)
+        action.setChecked(wanted(window.workspace.store, setting))
+        action.toggled.connect(lambda on: window.attention.set_wanted(setting, on))
+        return action
 
     def _set_appearance(self, key: str, value: object) -> None:
         store = self._window.workspace.store

@@ -31,6 +31,7 @@ from sparsezo_gui.recipe.events import (
     Step,
     Trial,
 )
+from sparsezo_gui.recipe.noise import NoiseProbed
 from sparsezo_gui.stages import ONE, RESUMING, Overall, Stages, starting
 
 FIELDS = ("step", "loss", "gradient_estimate", "rate", "seconds", "memory", "tokens", "smooth")
@@ -123,6 +124,7 @@ class RunRecord:
         self.notes: list[StepNotice] = []
         self.rate_changes: list[RateChanged] = []
         self.trials = np.empty((2, 0))  # steps before the first (…, -1, 0) and losses of the search for a learning rate
+        self.noise: NoiseProbed | None = None
         self.progress: Progress | None = None
         self.overall: Overall | None = None  # of the preparation, or of what is done between two steps
         self.started: Started | None = None
@@ -223,6 +225,8 @@ class RunRecord:
                 self.progress = None
             elif isinstance(event, RateFound):
                 self.trials, self.progress = _before_start(event.trials), None
+            elif isinstance(event, NoiseProbed):
+                self.noise, self.progress = event, None
             elif isinstance(event, Notice):
                 self.notes.append(StepNotice(event.step or self.step, in_form_words(event.text), event.level))
             elif isinstance(event, RateChanged):

@@ -63,7 +63,7 @@ class Recovery(QObject):
         record = self._workspace.run.record
         if self._workspace.engine_state != "ready":
             return
-        if record is not None and record.state == "interrupted" and not self._offered:
+        if record is not None and record.state == "interrupted" and not self._offered and self._crash is None:
             where = f"after step {out_of(record.step, record.steps)}" if record.step else "before its first step"
             told = f"{record.name or 'The last run'} was interrupted {where}."
             self._window.show_problem(Problem(told), "info", ("Resume", self._resume))

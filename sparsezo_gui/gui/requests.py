@@ -18,6 +18,7 @@ from sparsezo_gui import answers as a
 from sparsezo_gui.gui.calls import EngineCalls, Request, RunRequest, Work
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Event
+from sparsezo_gui.recipe.noise import NoiseProbed
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,18 @@ class FindRate(Request[a.RateReport]):
 
     def ask(self, engine: EngineCalls) -> Work[a.RateReport]:
         return engine.rates(self.recipe)
+
+
+@dataclass(frozen=True)
+class ProbeNoise(Request[NoiseProbed]):
+    """Differences of the loss and their rounding noise, by epsilon."""
+
+    activity = "measuring noise"
+    long = True
+    recipe: Recipe
+
+    def ask(self, engine: EngineCalls) -> Work[NoiseProbed]:
+        return engine.noise(self.recipe)
 
 
 # Runs that hold the engine

@@ -29,6 +29,7 @@ from sparsezo_gui.gui.messages import Answered, Cancelled, Emitted, Failed, Mess
 from sparsezo_gui.gui.problems import explain
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.events import Event, Paused, Progress, Released, Started
+from sparsezo_gui.recipe.noise import NoiseProbed
 from sparsezo_gui.untrusted import is_fault
 
 NICENESS = 5  # of the worker, inherited by torch's threads, so that the window's thread has priority
@@ -117,6 +118,12 @@ class Engine(HubEngine):
         from sparsezo_gui.engine.rate_search import find_rate
 
         return find_rate(recipe)
+
+    def noise(self, recipe: Recipe) -> Work[NoiseProbed]:
+        """Differences of the loss and their rounding noise."""
+        from sparsezo_gui.engine.noise_probe import probe_noise
+
+        return probe_noise(recipe)
 
     def preview(self, recipe: Recipe, page: int) -> Work[a.DataPreview]:
         """One page of the data, and the text that the model will see."""

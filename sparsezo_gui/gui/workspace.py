@@ -41,12 +41,14 @@ from sparsezo_gui.gui.requests import (
     ListTasks,
     MeasureMemory,
     PreviewData,
+    ProbeNoise,
     ReadModel,
 )
 from sparsezo_gui.gui.run_control import RunControl
 from sparsezo_gui.gui.run_queue import Queue
 from sparsezo_gui.gui.run_requests import BranchRun, ReceiveRun, SaveNotes
 from sparsezo_gui.recipe import Recipe, dump, load, loads
+from sparsezo_gui.recipe.noise import NoiseProbed
 from sparsezo_gui.recipe.presets import METHOD, Preset
 from sparsezo_gui.recipe.registry import ESTIMATORS, UPDATES
 from sparsezo_gui.recipe.tables import changed
@@ -219,6 +221,12 @@ class Workspace(Client):
             self.of(FindRate).problem = None
             self._ask_now(FindRate(self.recipe))
 
+    def probe_noise(self) -> None:
+        """Asks for the noise of the loss differences."""
+        if not self.blocker:
+            self.of(ProbeNoise).problem = None
+            self._ask_now(ProbeNoise(self.recipe))
+
     def compare_ways(self) -> None:
         """Asks for a comparison of the ways to tune."""
         if not self.blocker:
@@ -270,6 +278,15 @@ class Workspace(Client):
         asked = found.answered_request
         fits = isinstance(asked, FindRate) and inputs.of_rate(asked.recipe) == inputs.of_rate(self.recipe)
         return found.answer if fits else None
+
+    @property
+    def noise(self) -> NoiseProbed | None:
+        """The noise measured for this method, model and data, also by the displayed run; or None."""
+        found, record = self.of(ProbeNoise), self.run.record
+        known = [(record.noise, record.recipe)] if record is not None and record.noise and record.recipe else []
+        if isinstance(found.answered_request, ProbeNoise) and found.answer:
+            known.insert(0, (found.answer, found.answered_request.recipe))
+        return next((report for report, asked in known if report and inputs.probes(report, asked, self.recipe)), None)
 
     @property
     def plan(self) -> Plan | None:

@@ -22,12 +22,14 @@ from sparsezo_gui.recipe.events import (
     Returned,
     Spent,
 )
+from sparsezo_gui.recipe.noise import NoiseProbed
 
 _KEPT: dict[str, TypeAdapter[Event]] = {
     name: TypeAdapter(kind)
     for name, kind in {
         "evaluation": Evaluation, "examples": Examples, "notice": Notice, "returned": Returned, "finished": Finished,
         "rate-changed": RateChanged, "rate-found": RateFound, "spent": Spent, "base": Base, "general-text": GeneralText,
+        "noise-probed": NoiseProbed,
     }.items()
 }  # fmt: skip
 

@@ -34,8 +34,9 @@ def qapp_cls():
 
 
 @pytest.fixture(autouse=True)
-def quiet_and_clean(qapp, qtlog, tmp_path):
-    """Own settings; afterwards no warning of Qt, no thread and no timer is left."""
+def quiet_and_clean(qapp, qtlog, tmp_path, monkeypatch):
+    """Own settings, no desktop to notify; afterwards no warning of Qt, no thread and no timer is left."""
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "disabled:")
     make_application()
     QSettings.setDefaultFormat(QSettings.Format.IniFormat)
     QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(tmp_path / "settings"))

@@ -31,7 +31,10 @@ class Asking(StandIn):
     allowed = None
 
     def _fail(self, kind):
-        if kind in ("measure", "mask", "rates", "train", "resume", "inspect", "export") and self.allowed is not CODE:
+        if (
+            kind in ("measure", "mask", "rates", "noise", "train", "resume", "inspect", "export")
+            and self.allowed is not CODE
+        ):
             raise ConsentNeeded(CODE, "It needs code of its own.")
         super()._fail(kind)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QAction, QHelpEvent
@@ -9,10 +11,12 @@ from PySide6.QtWidgets import QApplication, QLabel, QToolTip, QWidget
 from standin import mask_report
 
 from sparsezo_gui.errors import UserError
+from sparsezo_gui.gui.record import RunRecord
 from sparsezo_gui.gui.requests import CompareWays, FindMask, FindRate
 from sparsezo_gui.gui.theme import colours, theme
 from sparsezo_gui.gui.widgets.safe_text import tooltip
-from sparsezo_gui.recipe.events import Stop
+from sparsezo_gui.recipe.events import Progress, Stop
+from sparsezo_gui.recipe.noise import Noise, NoiseProbed
 
 
 @pytest.fixture
@@ -60,6 +64,25 @@ def test_found_it_is_shown_by_block_and_by_kind(found, find, qtbot, both_themes)
     assert not shown(found, "Mask not found yet")
     image = chart.grab().toImage()
     assert len({image.pixel(x, image.height() // 2) for x in range(image.width())}) > 1
+
+
+def test_the_overlap_with_other_masks_is_a_table(found, find, workspace, engine, click, qtbot, monkeypatch):
+    report = mask_report()
+    assert find("Mask 1").text() == "Sensitive (density 0.01)"
+    assert find("Mask 2").text() == "Large activations (text task, sequences 16)"
+    assert find("In both: mask 1").text() == f"{report.tuned:,}".replace(",", "\u2009")
+    assert (find("Share of this mask: mask 1").text(), find("By chance: mask 1").text()) == ("100 %", "1 %")
+    assert (find("Share of this mask: mask 2").text(), find("By chance: mask 2").text()) == ("14.3 %", "0.1 %")
+    alone = dataclasses.replace(report, overlaps=())
+    monkeypatch.setattr(engine, "mask", lambda recipe: iter_of(alone))
+    click("Find the mask")
+    qtbot.waitUntil(lambda: workspace.mask == alone)
+    assert not shown(found, "Mask 1")
+
+
+def iter_of(answer):
+    yield Progress("Finding the sensitive weights")
+    return answer
 
 
 def test_a_bar_tells_its_exact_numbers(found, find, qtbot):
@@ -246,6 +269,42 @@ def test_finding_a_rate_can_be_cancelled_and_fail(method, find, click, workspace
     engine.faults["rates"] = UserError("There are too few training examples to find a rate with.")
     click("Find learning rate")
     qtbot.waitUntil(lambda: "too few" in method.banner.text)
+
+
+def test_noise_is_measured_told_and_its_epsilon_taken(method, find, click, workspace, engine, qtbot):
+    assert not shown(method, "Loss differences and noise by epsilon")
+    click("Measure noise")
+    qtbot.waitUntil(lambda: workspace.noise is not None)
+    told = find("Suggested epsilon").text()
+    assert told.startswith("Epsilon 0.003 is too small, so a run raises it to 0.009: there, differences")
+    chart = find("Loss differences and noise by epsilon")
+    said = (
+        "0.003: 2.1e-04, needed 5.0e-04; 0.009: 6.4e-04, needed 5.5e-04; 0.03: 2.2e-03, needed 4.5e-04. Chosen: 0.009."
+    )
+    assert chart.accessibleDescription() == said
+    image = chart.grab().toImage()
+    drawn = {image.pixelColor(x, y).name() for x in range(image.width()) for y in range(image.height())}
+    assert {colours().accent, colours().second} <= drawn, "what was measured, and what is needed"
+    assert click("Use the suggested epsilon").text() == "Use 0.009"
+    assert workspace.recipe.estimator.epsilon == 3 * 3e-3 and not shown(method, "Use the suggested epsilon")
+    workspace.change("loop", batch_size=3)
+    assert workspace.noise is None and "stand out from rounding noise" in find("Suggested epsilon").text()
+    engine.faults["noise"] = UserError("Measuring noise uses training examples.")
+    click("Measure noise")
+    qtbot.waitUntil(lambda: "uses training examples" in method.banner.text)
+    workspace.change_all({"estimator": {"rule": "first-order"}, "update": {"rule": "adam"}})
+    assert not shown(method, "Measure noise"), "it takes no differences"
+
+
+def test_the_noise_that_the_displayed_run_measured_is_shown(method, find, workspace, qtbot):
+    recipe = workspace.recipe
+    record = workspace.run.record = RunRecord(recipe)
+    trials = [Noise(recipe.estimator.epsilon, 1e-2, 1e-5)]
+    record.add([NoiseProbed.of(trials)])
+    workspace.run.changed.emit()
+    assert find("Suggested epsilon").text().startswith("Epsilon 0.003 is large enough: differences of the loss (1.0e-0")
+    workspace.change("mask", density=0.05)
+    assert not shown(method, "Loss differences and noise by epsilon"), "that run tunes other weights"
 
 
 @pytest.fixture

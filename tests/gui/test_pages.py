@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import in_colours_of_the_theme
-from PySide6.QtCore import QMimeData, QPointF, QSize, Qt, QUrl
-from PySide6.QtGui import QDropEvent
+from PySide6.QtCore import QSize, Qt
 from PySide6.QtWidgets import (
     QAbstractButton,
     QAbstractItemView,
@@ -26,11 +25,10 @@ from PySide6.QtWidgets import (
 from standin import GB, StandIn, listed, memory
 
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.formats import data_suffixes, default_export, export_format, export_formats
+from sparsezo_gui.formats import default_export, export_format, export_formats
 from sparsezo_gui.gui.calls import Request
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.pages import PAGES
-from sparsezo_gui.gui.pages.data import FILES
 from sparsezo_gui.gui.requests import PreviewData, ReadModel
 from sparsezo_gui.gui.run_requests import ExportRun
 from sparsezo_gui.gui.theme import theme
@@ -274,21 +272,8 @@ def test_what_is_noticed_about_data_is_mended_by_a_button(
     assert getattr(workspace.recipe.data, switch) is True
     qtbot.waitUntil(lambda: not banner.text)
     assert find(title_of(switch, DataTable.model_fields[switch])).isChecked()
-    window.page("data")._set_source("other.csv")
+    window.page("data").use("other.csv")
     assert getattr(workspace.recipe.data, switch) is False
-
-
-def test_files_can_be_dropped(window, workspace, tmp_path, qtbot):
-    window.go("data")
-    for suffix in (*data_suffixes(), ".csv.gz"):
-        mime = QMimeData()
-        names = ("picture.png", f"mine{suffix}")
-        mime.setUrls([QUrl.fromLocalFile(str(tmp_path / name)) for name in names])
-        event = QDropEvent(QPointF(10, 10), Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton,
-                           Qt.KeyboardModifier.NoModifier)  # fmt: skip
-        window.page("data").dropEvent(event)
-        assert Path(workspace.recipe.data.source) == tmp_path / f"mine{suffix}"
-        assert f"*{suffix}" in FILES.split(")")[0].replace("(", " ").split()
 
 
 def test_prompts_go_through_the_chat_template_unless_switched_off(window, workspace, qtbot):

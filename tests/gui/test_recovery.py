@@ -290,7 +290,11 @@ def test_what_a_crash_left_stays_in_sight_when_the_engine_is_loaded(reopened, en
     engine.left = [Crash(tmp_path / "r.txt", "Fatal Python error", listed(folder, "yesterday"))]
     Recovery(window, Recorder(None))
     window.workspace.start()
+    banner = window.page("run").banner
+    told = "SparseZO ended unexpectedly during the run 'yesterday'."
+    qtbot.waitUntil(lambda: banner.text.startswith(told))
     qtbot.waitUntil(lambda: window.workspace.engine_state == "ready" and window.workspace.memory is not None)
     assert window.workspace.run.record.state == "interrupted"
-    assert window.page("run").banner.text.startswith("SparseZO ended unexpectedly during the run 'yesterday'.")
+    assert banner.text.startswith(told)
     assert window.page("run").isVisible()
+    assert not window.page("model").banner.text

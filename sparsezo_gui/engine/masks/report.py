@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sparsezo_gui.answers import Cost, MaskReport, Tally
@@ -47,8 +48,9 @@ def find_mask(recipe: Recipe) -> Generator[Progress, None, MaskReport]:
     # Imported here, so that reading a report does not load torch.
     from sparsezo_gui.engine import frozen
     from sparsezo_gui.engine.masks.kept import find_once
+    from sparsezo_gui.engine.masks.overlap import overlaps
 
     model = yield from frozen.load(recipe.model)
     model.spec = recipe.mask.tunable(model.spec)
     mask, cost = yield from find_once(recipe.mask, model, Search(recipe.loop.seed, recipe.data), recipe.model)
-    return report(mask, model.spec, cost)
+    return replace(report(mask, model.spec, cost), overlaps=overlaps(mask))

@@ -114,6 +114,26 @@ def share(path: Path) -> float:
     return tuned / max(eligible, 1)
 
 
+@dataclass(frozen=True)
+class Listed:
+    """What a mask file says by itself, not checked against a model; without ``indices`` if it lists no entries."""
+
+    rule: Mapping[str, Any]
+    fingerprint: str
+    eligible: int
+    hash: str
+    indices: Mapping[str, Tensor]
+
+
+def listed(path: Path) -> Listed:
+    """The mask in ``path``, of any model. Raises `UserError`."""
+    with _opened(path) as file:
+        metadata, names = file.metadata() or {}, list(file.keys())
+        indices = {name: file.get_tensor(name) for name in names if not name.startswith(PART)}
+    rule, eligible, _, _ = _facts(path, metadata, sum(content.numel() for content in indices.values()))
+    return Listed(rule, metadata.get("fingerprint", ""), eligible, metadata.get("hash", ""), indices)
+
+
 def load(path: Path, shapes: Mapping[str, tuple[int, int]], fingerprint: str) -> Mask:
     """The mask in ``path``, checked against the model's eligible weights and fingerprint. Raises `UserError`."""
     with _opened(path) as file:

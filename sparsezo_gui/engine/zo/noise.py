@@ -8,33 +8,19 @@ loss is estimated from fourth-order differences along a direction, to which a sm
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from sparsezo_gui.recipe.noise import Noise
+
 ORDER = 4
 POINTS = 7  # θ + tεz for t = −3 … 3
-CLEAR = 5.0  # required difference / noise; estimates then correlate with exact projected gradients at 0.98
-FACTORS = (1.0, 3.0, 10.0)
+FACTORS = (3.0, 10.0)
 LARGEST = 0.03  # ε beyond which the difference no longer estimates a derivative
 
 Losses = Callable[[Tensor], Tensor]  # from offsets (points, 1) along one direction to losses fp64 (points,)
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Root mean squares in nats: of the differences L(θ+εz) − L(θ−εz), and of the rounding noise in one of them."""
-
-    epsilon: float
-    difference: float
-    rounding: float
-
-    @property
-    def clear(self) -> bool:
-        """Whether differences stand out from rounding noise."""
-        return self.difference >= CLEAR * self.rounding
 
 
 def probe(epsilon: float, along: Sequence[Losses]) -> Noise:
@@ -48,11 +34,19 @@ def probe(epsilon: float, along: Sequence[Losses]) -> Noise:
     return Noise(epsilon, differences.square().mean().sqrt().item(), math.sqrt(2 * variance))
 
 
-def tune_epsilon(epsilon: float, along: Sequence[Losses]) -> Noise:
-    """Noise at the first of ``epsilon``, 3 and 10 times it where differences are clear; else at the last of them."""
-    found = probe(epsilon, along)
-    for factor in FACTORS[1:]:
-        if found.clear or factor * epsilon > LARGEST:
+def probes(epsilon: float, along: Sequence[Losses]) -> Iterator[Noise]:
+    """Noise at ``epsilon``, and at 3 and 10 times it as far as differences still estimate a derivative."""
+    yield probe(epsilon, along)
+    for factor in FACTORS:
+        if factor * epsilon <= LARGEST:
+            yield probe(factor * epsilon, along)
+
+
+def until_clear(trials: Iterator[Noise]) -> list[Noise]:
+    """The ``trials`` up to the first where differences are clear."""
+    found = []
+    for noise in trials:
+        found.append(noise)
+        if noise.clear:
             break
-        found = probe(factor * epsilon, along)
     return found

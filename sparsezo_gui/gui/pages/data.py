@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from PySide6.QtGui import QDragEnterEvent, QDropEvent, QShowEvent
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLineEdit, QWidget
 
 from sparsezo_gui.answers import DataPreview, Task
@@ -14,7 +14,7 @@ from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import ListTasks, PreviewData
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, label, row
-from sparsezo_gui.gui.widgets.data_files import FILES, dropped
+from sparsezo_gui.gui.widgets.data_files import FILES
 from sparsezo_gui.gui.widgets.data_rows import DataRows
 from sparsezo_gui.gui.widgets.example_figures import ExampleFigures
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
@@ -51,7 +51,6 @@ class DataPage(Page):
         self._page, self._stages = 0, Stages(ONE)
         self._asked: object = None
         self.hub: HubDialog | None = None
-        self.setAcceptDrops(True)
         beside = row(self._make_seen(), self._make_template(), spacing=2 * GRID)
         beside.setStretch(0, 3)
         beside.setStretch(1, 2)
@@ -94,7 +93,7 @@ class DataPage(Page):
             self._source, button("File…", self._choose_file, image="file", name="Choose a data file"),
             button("Folder…", self._choose_folder, image="folder", name="Choose a data folder"),
             button("Hub…", self._search_hub, name="Search the Hub for data sets"),
-            button("Starter", lambda: self._set_source("starter"), name="Use the bundled data"), again,
+            button("Starter", lambda: self.use("starter"), name="Use the bundled data"), again,
         )  # fmt: skip
         for line, (title, part) in enumerate((("Source", source), ("Task", row(self._task, None)))):
             form.addWidget(label(title, "heading"), line, 0)
@@ -145,7 +144,8 @@ class DataPage(Page):
         else:
             self.banner.clear_refusal()
 
-    def _set_source(self, source: str) -> None:
+    def use(self, source: str) -> None:
+        """Takes other data, and forgets what was set for the data before."""
         task = {"task": "choice"} if source == "starter" else {}
         usual = {name: DataTable.model_fields[name].default for name in (*FIXES, "leave_out")}
         self._page = 0
@@ -155,31 +155,20 @@ class DataPage(Page):
         text = self._source.text().strip()
         if self._source.isModified() and text and text != self._workspace.recipe.data.source:
             self._source.setModified(False)
-            self._set_source(text)
+            self.use(text)
 
     def _choose_file(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Choose a data file", "", FILES)
         if path:
-            self._set_source(path)
+            self.use(path)
 
     def _search_hub(self) -> None:
-        self.hub = self.hub or HubDialog(self._workspace, self._set_source, self)
+        self.hub = self.hub or HubDialog(self._workspace, self.use, self)
         self.hub.show()
 
     def _choose_folder(self) -> None:
         if folder := QFileDialog.getExistingDirectory(self, "Choose a folder with train, validation and test files"):
-            self._set_source(folder)
-
-    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        """Accepts folders and files that can be read."""
-        if dropped(event):
-            event.acceptProposedAction()
-
-    def dropEvent(self, event: QDropEvent) -> None:
-        """Uses the first of them."""
-        if found := dropped(event):
-            self._set_source(found[0])
-            event.acceptProposedAction()
+            self.use(folder)
 
     def _mapped(self, name: str, part: str) -> None:
         columns = {p: c for p, c in self._mapping().items() if c != name and p != part}

@@ -26,6 +26,7 @@ from sparsezo_gui.gui.requests import (
     FindMask,
     FindRate,
     MeasureMemory,
+    ProbeNoise,
     ReadModel,
 )
 from sparsezo_gui.gui.theme import GRID
@@ -33,6 +34,7 @@ from sparsezo_gui.gui.widgets.basic import Button, Page, Part, button, card, cle
 from sparsezo_gui.gui.widgets.compare import WaysCard
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.mask import MaskCard
+from sparsezo_gui.gui.widgets.noise import NoiseProbe
 from sparsezo_gui.gui.widgets.rate import RateFinder
 from sparsezo_gui.gui.wording import TITLES
 from sparsezo_gui.gui.workspace import Workspace
@@ -82,8 +84,9 @@ class MethodPage(Page):
         self._advice = [label("", "dim", wrap=True, name="Advice") for _ in range(MAX_SENTENCES)]
         self._worth = card(label("Worth knowing", "heading"), *self._advice)
         self.body.addWidget(
-            card(row(label("Basic settings", "heading"), 2 * GRID, self._own, None), self._basic, RateFinder(workspace))
-        )
+            card(row(label("Basic settings", "heading"), 2 * GRID, self._own, None), self._basic, RateFinder(workspace),
+                 NoiseProbe(workspace))
+        )  # fmt: skip
         self.body.addWidget(self._worth)
         self.body.addWidget(MaskCard(workspace))
         self.body.addWidget(self._more, 0, Qt.AlignmentFlag.AlignLeft)
@@ -91,7 +94,7 @@ class MethodPage(Page):
         self.body.addStretch(1)
         self.body.addLayout(row(None, button("Continue to Run", lambda: self.go_to.emit("run"))))
         workspace.recipe_changed.connect(self.refresh)
-        long = (FindMask, FindRate, CompareWays)
+        long = (FindMask, FindRate, ProbeNoise, CompareWays)
         workspace.on(*long, call=lambda: self.banner.track(workspace.problem_of(*long)))
         workspace.on(EstimateMemory, MeasureMemory, EstimateWays, CompareWays, ReadModel, call=self._advise)
         workspace.recipe_changed.connect(self._advise)

@@ -193,17 +193,20 @@ class ModelPage(Page):
         if wanted != self._workspace.recipe.model.id:
             self._set(id=wanted, revision="main", trust_remote_code=False)
 
+    def use(self, id: str) -> None:
+        """Takes a model folder, a file or an id of the Hub, and remembers it."""
+        remember(self._workspace.store, id)
+        self._set(id=id, trust_remote_code=False)
+
     def _typed(self) -> None:
         if text := self._id.text().strip():
-            remember(self._workspace.store, text)
-            self._set(id=text, trust_remote_code=False)
+            self.use(text)
 
     def _browse(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Choose a model folder")
         if folder:
             self._id.setText(folder)
-            remember(self._workspace.store, folder)
-            self._set(id=folder, trust_remote_code=False)
+            self.use(folder)
 
     def _set_precision(self) -> None:
         bits, _, compute = self._bits.currentData().partition(" ")

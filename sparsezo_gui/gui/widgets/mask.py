@@ -14,9 +14,11 @@ from sparsezo_gui.gui.requests import FindMask
 from sparsezo_gui.gui.theme import GRID, colours, theme
 from sparsezo_gui.gui.widgets.basic import Card, ProgressBar, add, button, column, label, row
 from sparsezo_gui.gui.widgets.histogram import ShareBars
+from sparsezo_gui.gui.widgets.overlap import Overlaps
 from sparsezo_gui.gui.widgets.safe_text import safe_name, tooltip
 from sparsezo_gui.gui.workspace import Workspace
 
+_percent = formatting.share
 WIDEST = 8 * GRID  # of a bar, in a model with few blocks
 
 
@@ -128,7 +130,8 @@ class MaskCard(Card):
         figures.setStretch(0, 3)
         figures.setStretch(1, 2)
         self._result = QWidget()
-        self._result.setLayout(column(self._result_label, figures, spacing=2 * GRID))
+        self._overlaps = Overlaps()
+        self._result.setLayout(column(self._result_label, figures, self._overlaps, spacing=2 * GRID))
         head = row(column(label("Mask", "heading"), self._source, self._cost), self._button, spacing=3 * GRID)
         head.setStretch(0, 1)
         head.setAlignment(self._button, Qt.AlignmentFlag.AlignTop)
@@ -165,6 +168,7 @@ class MaskCard(Card):
             counts = _counts(report.tuned, report.eligible)
             self._result_label.setText(f"{counts} are tuned. Finding them took {took}{peak}.")
             self._blocks.show_blocks(report.layers, report.tuned / max(report.eligible, 1))
+            self._overlaps.show_overlaps(report.overlaps)
             self._kinds.show_shares([(kind.label, kind.tuned) for kind in report.kinds])
 
     def _pressed(self) -> None:
@@ -178,10 +182,6 @@ def _share(tally: Tally) -> float:
     return tally.tuned / max(tally.weights, 1)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
-
-
 def _counts(tuned: int, weights: int) -> str:
     """Exact counts and their share."""
-    return f"{tuned:,} of {weights:,} weights ({_percent(tuned / max(weights, 1))})".replace(",", "\u2009")
+    return f"{formatting.out_of(tuned, weights)} weights ({_percent(tuned / max(weights, 1))})"

@@ -12,9 +12,11 @@ from sparsezo_gui.engine.data.keys import name_of
 from sparsezo_gui.engine.layers.blocks import Blocks
 from sparsezo_gui.engine.masks import kept
 from sparsezo_gui.engine.masks.report import find_mask
+from sparsezo_gui.engine.spaces import mask as masks
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
 from tests.engine.conftest import finish, of
+from tests.models import tiny
 
 SENSITIVE = {"rule": "sensitive", "sequences": 2, "tokens": 32, "text": "general"}
 
@@ -94,3 +96,33 @@ def test_a_mask_on_the_examples_is_found_anew_for_other_rows(chosen, tmp_path, c
         choice = {"leave_out": (name_of(load_rows(table)["train"][0]),)}
     other = own.model_copy(update={"data": table.model_copy(update=choice)})
     assert [finish(find_mask(each)).cost.kept for each in (own, other, own, other)] == [False, False, True, True]
+
+
+def test_the_overlap_with_other_kept_masks_is_counted(chosen, home):
+    def found(**changes):
+        return finish(find_mask(chosen.model_copy(update={"mask": chosen.mask.model_copy(update=changes)})))
+
+    assert found(density=0.01).overlaps == ()
+    (kept,) = (home / "masks").glob("*.safetensors")
+    first = masks.listed(kept)
+    report = found(density=0.05)
+    (overlap,) = report.overlaps
+    assert (overlap.rule, overlap.settings) == ("Sensitive", {"density": 0.01})
+    assert overlap.tuned == found(density=0.01).tuned
+    assert overlap.shared == overlap.tuned, "the most sensitive weights are among the more"
+    assert overlap.share == overlap.shared / report.tuned
+    assert overlap.chance == pytest.approx(0.01, rel=0.05)
+    (other,) = [masks.listed(each) for each in (home / "masks").glob("*.safetensors") if each != kept]
+    for name, indices in first.indices.items():
+        assert set(indices.tolist()) <= set(other.indices[name].tolist())
+    third = found(rule="sensitive", density=0.02, scope="row")
+    assert len(third.overlaps) == 2 and all(0 < each.shared < third.tuned for each in third.overlaps)
+    kept.write_bytes(kept.read_bytes()[:40])
+    assert len(found(density=0.05).overlaps) == 1, "a damaged one is left out"
+    assert found(density=0.01).overlaps[0].settings == {"density": 0.05}
+
+
+def test_masks_of_another_model_are_not_compared(chosen, home, tmp_path):
+    finish(find_mask(chosen))
+    other = chosen.model_copy(update={"model": chosen.model.model_copy(update={"id": str(tiny("qwen3", tmp_path))})})
+    assert finish(find_mask(other)).overlaps == () and len(list((home / "masks").glob("*.safetensors"))) == 2

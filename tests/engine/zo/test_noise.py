@@ -7,11 +7,14 @@ import torch
 
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import training
+from sparsezo_gui.engine.noise_probe import probe_noise
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.zo import generator
-from sparsezo_gui.engine.zo.noise import probe, tune_epsilon
+from sparsezo_gui.engine.zo.noise import probe, probes, until_clear
+from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
-from tests.engine.conftest import of
+from sparsezo_gui.recipe.noise import NoiseProbed
+from tests.engine.conftest import finish, of
 
 N = 200
 
@@ -40,12 +43,15 @@ def test_noise_and_difference_are_those_put_in(noise):
 
 @pytest.mark.parametrize(("noise", "epsilon"), [(1e-6, 1e-3), (5e-4, 3e-3), (1e-3, 1e-2), (1.0, 1e-2)])
 def test_epsilon_is_the_first_that_is_clear(noise, epsilon):
-    found = tune_epsilon(1e-3, curved(noise, 20))
-    assert found.epsilon == pytest.approx(epsilon) and found.clear == (noise < 1)
+    found = NoiseProbed.of(until_clear(probes(1e-3, curved(noise, 20))))
+    assert found.epsilon == pytest.approx(epsilon) and found.chosen.clear == (noise < 1) and found.wanted == 1e-3
+    assert found.trials[-1] == found.chosen, "larger ones are not measured by a run"
+    assert found.epsilon == NoiseProbed.of(list(probes(1e-3, curved(noise, 20)))).epsilon
+    assert f"psilon {found.epsilon:g}" in found.words or f"to {found.epsilon:g}: there," in found.words
 
 
 def test_epsilon_never_leaves_what_is_a_slope():
-    assert tune_epsilon(2e-2, curved(1.0, 5)).epsilon == 2e-2
+    assert [noise.epsilon for noise in probes(2e-2, curved(1.0, 5))] == [2e-2]
 
 
 @pytest.mark.skipif(not devices.has_int8(), reason="this processor has no VNNI instructions")
@@ -70,6 +76,23 @@ def test_coarse_numbers_get_a_larger_epsilon_and_keep_it(make, tmp_path, monkeyp
     events = training.train(chosen, folder=tmp_path / "run")
     begun = [event for event in events if not isinstance(event, e.Step) or event.step <= 3]
     assert [notice for notice in of(e.Notice, begun) if "raised from 0.0001 to" in notice.text]
-    kept = open_run(tmp_path / "run").recipe.estimator.epsilon
-    assert kept == pytest.approx(1e-3)
+    kept = open_run(tmp_path / "run")
+    assert kept.recipe.estimator.epsilon == pytest.approx(1e-3)
+    (found,) = of(NoiseProbed, begun)
+    assert found.epsilon == kept.recipe.estimator.epsilon and [found] == of(NoiseProbed, kept.events())
+    report = finish(probe_noise(chosen))
+    assert (report.wanted, report.epsilon) == (found.wanted, found.epsilon)
+    assert report.trials[: len(found.trials)] == found.trials
     assert list(training.resume(tmp_path / "run"))[-1].reason == "done"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"data": {"answers": ("no", "yes")}, "privacy": {"rule": "gaussian"}}, r"without the noise of \[privacy\]"),
+        ({"estimator": {"rule": "first-order"}, "update": {"rule": "adam"}}, "has no epsilon"),
+    ],
+)
+def test_no_noise_is_measured_of_what_is_private_or_exact(make, changes, told):
+    with pytest.raises(UserError, match=told):
+        finish(probe_noise(make(**changes)))
