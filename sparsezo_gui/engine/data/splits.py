@@ -24,11 +24,16 @@ from sparsezo_gui.engine.data.record import Part, Record, explode
 from sparsezo_gui.engine.data.sources import find
 from sparsezo_gui.engine.data.spill import IN_MEMORY, SpillList, Subset
 from sparsezo_gui.engine.data.tasks import task
+from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import SPLITS, DataTable
 from sparsezo_gui.work import finish
 
 TRAIN_SHARE = 0.7  # of a source with fewer rows than requested
+ALL_REPEAT = (
+    "All training examples are also in the test or validation split, where they stay. Add others, or set [data] "
+    "duplicates = 'keep'."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,16 @@ class Rows(Sequence[Record]):
 
     def __getitem__(self, index: Any) -> Any:
         return self.records[index]
+
+    def check(self) -> None:
+        """Raises `UserError` if the recipe's choice left no row."""
+        if not self.records and self.left_out.count:
+            raise UserError(
+                "All training rows are left out. Put some back on the Data page (in the terminal: --set "
+                "data.leave_out=[])."
+            )
+        if not self.records and self.repeats:
+            raise UserError(ALL_REPEAT)
 
 
 def load_rows(table: DataTable) -> dict[str, Rows]:

@@ -5,6 +5,8 @@ import hashlib
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sparsezo_gui.engine import provenance
 from sparsezo_gui.engine.data import load_rows, load_task, passages, preview, splits
@@ -164,6 +166,27 @@ def test_examples_in_several_splits_stay_in_test(table, made):
         assert [notice.text.partition(":")[0] for notice in data.notices] == ["12 duplicates were removed"]
 
 
+rows_of = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("xy"), st.integers(0, 2)), min_size=1)
+
+
+@given(parts=st.tuples(rows_of, rows_of, rows_of))
+@settings(max_examples=60)
+def test_whatever_repeats_what_one_of_each_stays_where_it_is_kept_first(tmp_path, parts):
+    files = dict(zip(SPLITS, parts, strict=True))
+    files["train"] = [*files["train"], ("g", "x", 0), ("h", "y", 0)]  # two answers
+    for name, part in files.items():
+        rows = [{"text": text, "label": label, "id": number} for text, label, number in part]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    table = DataTable(source=str(tmp_path), template="{{ text }}", answers=("x", "y"), duplicates="remove")
+    data = finish(load_task(table, None))
+    expected: set[str] = set()
+    for split in ("test", "validation", "train"):
+        found = [example.text for example in getattr(data, split).examples]
+        fresh = {f"{text} {label}" for text, label, _ in files[split]} - expected
+        assert len(found) == len(fresh) and set(found) == fresh
+        expected |= fresh
+
+
 def test_long_texts_lose_the_parts_that_they_repeat(table, made):
     rows = [{"text": "the cat sat on the mat " * 30}, {"text": "the cat sat on the mat " * 30, "id": 1}, films(1)[0]]
     whole = {"task": "text", "validation": 0, "test": 0, "max_tokens": 24}
@@ -260,6 +283,12 @@ def test_all_rows_left_out(table):
     shown = preview(table(films(3), leave_out=named(*films(3))))
     assert shown.problem.startswith("All training rows are left out. Put some back on the Data page") and shown.rows
     assert len(shown.left_out_rows) == 3 and shown.columns == ("text", "label")
+
+
+@pytest.mark.parametrize("column", [{}, {"id": 1}], ids=["equal rows", "equal examples"])
+def test_all_training_examples_are_those_of_a_test(table, column):
+    files = {"train": films(4), "test": [{**row, **column} for row in films(6)]}
+    assert preview(table(files, duplicates="remove")).problem.startswith("All training examples are also in the test")
 
 
 # What follows from the rows
