@@ -1,6 +1,7 @@
 """Which rows become examples: the seed of the splits, duplicates, and rows left out. Counts are known answers."""
 
 import csv
+import functools
 import hashlib
 import json
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from sparsezo_gui.engine import provenance
 from sparsezo_gui.engine.data import load_rows, load_task, passages, preview, splits
-from sparsezo_gui.engine.data.keys import by_content, name_of
+from sparsezo_gui.engine.data.keys import by_content, by_index, name_of
 from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.recipe.recipe import SPLITS, DataTable
 from sparsezo_gui.work import finish
@@ -205,9 +206,24 @@ def test_a_single_duplicate_among_many_is_no_notice(table):
 def test_however_many_repeat_no_more_rows_are_held_than_wanted():
     """Of a million copies as of none: what is kept of a row that repeats another one is a count."""
     part = (Record({"text": index // 2 % 50}, "", index) for index in range(20_000))
-    groups, total = finish(splits.smallest(lambda: part, 30, by_content, unique=True))
-    assert (total, len(groups), sum(map(len, groups.places)), groups.removed) == (20_000, 30, 30, 30 * 399)
-    assert len(groups.store) <= 50 and len(groups.repeats) <= 30
+    content = functools.partial(by_content, 0)
+    groups, total = finish(splits.smallest(lambda: part, 30, by_content, content))
+    assert (total, len(groups), sum(map(len, groups.places))) == (20_000, 30, 30)
+    assert groups.repeats == [399] * 30 and len(groups.store) <= 50
+
+
+@given(rows=st.lists(st.integers(0, 30), min_size=1, max_size=80), limit=st.integers(1, 40))
+def test_rows_that_are_used_anyway_stay_beside_those_that_take_the_places(rows, limit):
+    """Of a split with more rows than wanted, too: those with the smallest keys, of each its smallest."""
+    part = [Record({"text": each}, "", index) for index, each in enumerate(rows)]
+    before, _ = finish(splits.smallest(lambda: iter(part), limit, by_index))
+    after, _ = finish(splits.smallest(lambda: iter(part), limit, by_index, functools.partial(by_content, 0)))
+    first: dict[int, int] = {}
+    for index, each in enumerate(rows, 1):
+        first[each] = min(first.get(each, 2**64), by_index(index, part[0]))
+    kept = [group[0].values["text"] for group in after]
+    assert kept == sorted(first, key=first.get)[:limit]
+    assert {group[0].values["text"] for group in before} <= set(kept)
 
 
 # Rows that are left out
