@@ -27,7 +27,7 @@ def source(window, workspace, engine, tmp_path, qtbot):
     rows = [{"text": f"film {index}", "label": "ab"[index % 2]} for index in range(60)]
     path.write_text("\n".join(map(json.dumps, rows)))
     window.go("data")
-    window.page("data")._set_source(str(path))
+    window.page("data").use(str(path))
     qtbot.waitUntil(lambda: settled(workspace) and len(window.page("data").rows.table.rows.names) == 50)
     return path
 
@@ -169,7 +169,7 @@ def test_other_data_has_no_rows_left_out(table, window, find, choose, workspace,
     choose(1)
     qtbot.keyClick(table, Qt.Key.Key_Delete)
     workspace.change("data", duplicates="remove")
-    window.page("data")._set_source("starter")
+    window.page("data").use("starter")
     assert (workspace.recipe.data.leave_out, workspace.recipe.data.duplicates) == ((), "keep")
 
 
