@@ -15,7 +15,7 @@ from sparsezo_gui.gui.plots.controls import PlotControls
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import WAITING
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import Page, ProgressBar, button, card, column, label, row
+from sparsezo_gui.gui.widgets.basic import WIDEST, Page, ProgressBar, button, card, column, label, row
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
 from sparsezo_gui.gui.widgets.outlook import Outlook
 from sparsezo_gui.gui.widgets.results import Results
@@ -39,6 +39,7 @@ class RunPage(Page):
     """Redraws at most ten times a second, and only while visible."""
 
     floating = True
+    widest = 0  # plots and lists use what there is
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__("Run", "")
@@ -56,6 +57,7 @@ class RunPage(Page):
         self._figures.setLayout(self._make_figures())
         self._summary = Summary()
         self._summary.hide()
+        self._summary.setMaximumWidth(WIDEST)
         self._summary.export_wanted.connect(lambda step: self.export_wanted.emit(self._folder, step))
         self._summary.ask_wanted.connect(lambda step: self.ask_wanted.emit(self._folder, step))
         for part in (self._figures, self._summary, self._bar):

@@ -28,7 +28,7 @@ from sparsezo_gui.gui.run_requests import (
     ShareRun,
 )
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import Empty, Page, button, card, label, restyle, row
+from sparsezo_gui.gui.widgets.basic import WIDEST, Empty, Page, button, card, label, restyle, row
 from sparsezo_gui.gui.widgets.comparison import RunView
 from sparsezo_gui.gui.widgets.run_dialogs import DeleteDialog, LabelDialog, ask_branch, ask_share
 from sparsezo_gui.gui.widgets.run_tree import RunList
@@ -48,6 +48,7 @@ class RunsPage(Page):
     """The tree on the left, the selected run on the right. Actions that need its model load it, paused."""
 
     floating = True
+    widest = 0  # plots and lists use what there is
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__("Runs", "Every step of every run is saved. Choose a step to continue from.")
@@ -69,6 +70,7 @@ class RunsPage(Page):
         splitter = self._splitter = QSplitter(Qt.Orientation.Horizontal)
         splitter.setChildrenCollapsible(False)
         self._view = RunView(workspace, self._make_detail())
+        self._view.setMaximumWidth(WIDEST)
         splitter.addWidget(self._list)
         splitter.addWidget(self._view)
         for place in range(2):
