@@ -19,14 +19,13 @@ from sparsezo_gui.gui.widgets.basic import WIDEST, Page, ProgressBar, button, ca
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
 from sparsezo_gui.gui.widgets.outlook import Outlook
 from sparsezo_gui.gui.widgets.results import Results
-from sparsezo_gui.gui.widgets.sides import Sides
+from sparsezo_gui.gui.widgets.sides import NARROW, Sides
 from sparsezo_gui.gui.widgets.summary import Summary
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.events import Ask, Command, EvaluateNow, Pause, Release, Resume, SetRate, Stop
 
 TICK_MS = 100  # shortest interval between two redraws
 SHARE = 0.08  # of one processor core for drawing: with two cores, every percent of it slows the training
-NARROW = 700  # pixels below which the results go below the plots
 PENDING: dict[type[Command], str] = {
     Pause: "pausing after this step…",
     Stop: "stopping after this step…",

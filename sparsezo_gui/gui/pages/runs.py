@@ -34,6 +34,7 @@ from sparsezo_gui.gui.widgets.run_dialogs import DeleteDialog, LabelDialog, ask_
 from sparsezo_gui.gui.widgets.run_tree import RunList
 from sparsezo_gui.gui.widgets.safe_text import safe_name, tooltip
 from sparsezo_gui.gui.widgets.share import file_lines
+from sparsezo_gui.gui.widgets.sides import NARROW
 from sparsezo_gui.gui.widgets.steps import StepSlider, results_at
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.plain import readable
@@ -41,7 +42,6 @@ from sparsezo_gui.recipe.events import EvaluateNow, GoBack, Stop
 
 # whose problems are shown here
 KINDS = (BranchRun, SaveNotes, ListContents, ShareRun, ReceiveRun, LabelRun, RemoveRun, InspectRun, ReadRun)
-NARROW = 700  # pixels below which the selected run goes below the list
 
 
 class RunsPage(Page):

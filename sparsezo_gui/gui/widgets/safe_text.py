@@ -24,6 +24,7 @@ LONGEST_NAME = 500
 LONGEST_TIP = 2000
 WIDEST = 640  # pixels, upper limit of a label's minimum width
 _LONG_WORD = re.compile(r"([^\s/\\-]{48})(?=[^\s/\\-])")
+_PERCENT = re.compile(r"(?<=\d) %")
 _SPACES = "\n\t\u00a0\u2009\u202f"  # used in our own sentences
 
 
@@ -48,8 +49,9 @@ def safe_text(text: str, longest: int = LONGEST) -> str:
 
 
 def breakable(text: str) -> str:
-    """``text`` with line-break opportunities in very long words, because Qt never wraps within a word."""
-    return _LONG_WORD.sub("\\1\u200b", text)
+    """``text`` with line-break opportunities in very long words, because Qt never wraps within a word, and with none
+    between a number and its %."""
+    return _PERCENT.sub("\u00a0%", _LONG_WORD.sub("\\1\u200b", text))
 
 
 def tooltip(text: str) -> str:
