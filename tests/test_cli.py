@@ -19,6 +19,8 @@ from transformers import AutoTokenizer
 from sparsezo_gui.answers import RateReport
 from sparsezo_gui.console import Console
 from sparsezo_gui.engine import rate_search
+from sparsezo_gui.engine.data.keys import name_of
+from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.engine.store import Store
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe import events as e
@@ -128,6 +130,24 @@ def test_what_is_wrong_with_data_is_said_before_a_run(run, recipe_file, tmp_path
     code, _, error = run("preview", recipe_file, "--set", "data.leave_out_gaps=true", "--set", "data.test=0",
                          "--split", "test")  # fmt: skip
     assert code == 2 and "There are no test examples" in error
+
+
+def test_preview_tells_how_many_rows_are_left_out_and_duplicates_removed(run, recipe_file, tmp_path):
+    rows = [{"text": f"film {i % 30}", "label": "yes" if i % 2 else "no"} for i in range(40)]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    names = [name_of(Record(row, "", 0)) for row in (rows[0], rows[15], {"text": "gone"})]
+    settings = ("--set", f"data.leave_out={names}", "--set", "data.duplicates=remove", "--set", "data.split_seed=3")
+    told = [
+        "3 rows were left out.",
+        "1 of the rows to leave out is not in the data: it was removed, or changed and is used again.",
+        "10 duplicates were removed: one of each stays, in test if it is there, else in validation or training.",
+    ]
+    code, lines, _ = run("preview", recipe_file, "--json", *settings)
+    assert code == 0 and [each["text"] for each in objects(lines) if each["event"] == "notice"] == told
+    code, _, error = run("preview", recipe_file, *settings)
+    assert code == 0 and all(text in error for text in told) and "Examples: train 18 · validation 5 · test 5." in error
+    code, lines, error = run("preview", recipe_file, "--set", "data.leave_out=['x']", "--json")
+    assert code == 2 and "leave_out.0: must be 16 hexadecimal digits" in error
 
 
 def test_examples_beyond_the_model_are_refused_before_a_run(run, recipe_file, tmp_path):

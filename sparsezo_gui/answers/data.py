@@ -51,15 +51,17 @@ class Task(Settings):
 class DataPreview:
     """One page of a data set, and the examples it would become.
 
-    ``rows`` are the cells of the page as text, in file order, and ``available`` counts all rows of that file.
-    ``totals`` counts the rows a run would use, by split. ``columns_of`` gives the column of each part, and
-    ``suggestion`` a column for parts without one. ``problem`` says what keeps rows from becoming examples ('' if
-    nothing does); the fields after it are filled as far as possible. ``notices`` are those of the run, and ``offer``
-    is the switch in [data] that fixes the problem ('' for none). ``examples`` are those of the page, as pieces of text
-    with whether they are trained (tokens if a tokenizer was given; the correct candidate counts as trained), and
-    ``left_out`` counts the characters of each that are omitted in its middle. ``classes`` counts training examples by
-    answer. ``lengths`` are (longest tokens of the bar, examples) over all splits, ``longest`` is the longest example,
-    ``longest_tokens`` its length; ``cut`` counts examples that lose tokens. ``tokenizer_problem`` says why the model's
+    ``rows`` are the cells of the page as text, in file order, and ``available`` counts all rows of that file. ``names``
+    are those by which a recipe leaves the rows out, and ``left_out_rows`` those that it does, each with the beginning
+    of its text. ``totals`` counts the examples a run would use, by split (the rows, if there is a problem).
+    ``columns_of`` gives the column of each part, and ``suggestion`` a column for parts without one. ``problem`` says
+    what keeps rows from becoming examples ('' if nothing does); the fields after it are filled as far as possible.
+    ``notices`` are those of the run, without the number of rows left out, and ``offer`` is the setting in [data] that
+    fixes the problem ('' for none). ``examples`` are those of the page, as pieces of text with whether they are trained
+    (tokens if a tokenizer was given; the correct candidate counts as trained), and ``left_out`` counts the characters
+    of each that are omitted in its middle. ``classes`` counts training examples by answer. ``lengths`` are (longest
+    tokens of the bar, examples) over all splits, ``longest`` is the longest example, ``longest_tokens`` its length;
+    ``cut`` counts examples that lose tokens. ``tokenizer_problem`` says why the model's
     tokenizer cannot be used, if there are no tokens.
     """
 
@@ -70,6 +72,8 @@ class DataPreview:
     totals: dict[str, int]
     columns_of: dict[str, str]
     suggestion: dict[str, str]
+    names: tuple[str, ...] = ()
+    left_out_rows: tuple[tuple[str, str], ...] = ()
     problem: str = ""
     offer: str = ""
     notices: tuple[Notice, ...] = ()

@@ -10,7 +10,11 @@ from sparsezo_gui.answers import DataPreview, Task
 from sparsezo_gui.gui.detection import NEEDED, guessed
 from sparsezo_gui.recipe.recipe import DataTable
 
-FIXES = {"leave_out_gaps": "Skip these rows", "merge_labels": "Merge these labels"}
+FIXES: dict[str, tuple[str, Any]] = {
+    "leave_out_gaps": ("Skip these rows", True), "merge_labels": ("Merge these labels", True),
+    "duplicates": ("Remove duplicates", "remove"),
+}  # fmt: skip
+"""By setting: the button that makes it, and the value."""
 
 
 @dataclass(frozen=True)
@@ -60,5 +64,5 @@ def _notices(preview: DataPreview) -> Advice:
     warns = preview.problem or preview.tokenizer_problem or any(n.level == "warning" for n in preview.notices)
     mark = "• " if len(sentences) > 1 else ""
     text = "\n".join(f"{mark}{each}" for each in sentences)
-    offer = preview.offer
-    return Advice(text, "warning" if warns else "info", FIXES.get(offer, ""), {offer: True} if offer else {})
+    button, value = FIXES.get(preview.offer, ("", None))
+    return Advice(text, "warning" if warns else "info", button, {preview.offer: value} if button else {})

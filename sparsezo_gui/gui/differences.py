@@ -35,13 +35,21 @@ def table(folders: Sequence[Path]) -> dict[str, list[str]]:
         except UserError:  # told where the run itself is shown
             values.append({})
     places = dict.fromkeys(place for each in values for place in each)
-    rows = {".".join(place): [str(each.get(place, "–")) for each in values] for place in places}
-    return {name: row for name, row in rows.items() if len(set(row)) > 1}
+    rows = {".".join(place): [each.get(place, "–") for each in values] for place in places}
+    return {name: list(map(str, row)) for name, row in rows.items() if any(value != row[0] for value in row)}
 
 
 def _values(recipe: Recipe) -> dict[tuple[str, str], Any]:
     whole = recipe.model_dump(mode="json", exclude={"version", "run"})
-    return {(table, key): value for table, content in whole.items() for key, value in content.items()}
+    found = {(table, key): value for table, content in whole.items() for key, value in content.items()}
+    return {**found, ("data", "leave_out"): _LeftOut(recipe.data.leave_out)}
+
+
+class _LeftOut(tuple[str, ...]):
+    """The names of rows, of which people are told how many there are."""
+
+    def __str__(self) -> str:
+        return "1 row" if len(self) == 1 else f"{len(self):,} rows"
 
 
 def _changed(before: Recipe, after: Recipe) -> dict[str, tuple[Any, Any]]:

@@ -9,8 +9,8 @@ it MAY contain these tables. A missing key takes its default (``learning_rate``:
 `sparsezo_gui.recipe.rates`). A key that is unknown, or that the table's rule does not have, is an error:
 
 ``[model]``      id revision bits block device compute trust_remote_code
-``[data]``       source task template chat_template columns answers merge_labels leave_out_gaps train validation test
-                 max_tokens
+``[data]``       source task template chat_template columns answers merge_labels leave_out_gaps duplicates leave_out
+                 train validation test split_seed max_tokens
 ``[mask]``       rule, then the fields of that rule (density text sequences …)
 ``[estimator]``  rule, then its fields (epsilon directions …)
 ``[update]``     rule, then its fields (learning_rate schedule …)

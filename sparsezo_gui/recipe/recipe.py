@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from sparsezo_gui.recipe import rates
 from sparsezo_gui.recipe.combine import refusal
@@ -60,6 +69,13 @@ class ModelTable(Settings):
 
 
 SPLITS = ("train", "validation", "test")
+MOST_LEFT_OUT = 1000  # rows that a recipe names: each takes 20 bytes of its file
+
+
+def _key(value: str) -> str:
+    if not re.fullmatch("[0-9a-f]{16}", value):
+        raise ValueError("must be 16 hexadecimal digits, as the Data page writes them")
+    return value
 
 
 class DataTable(Settings):
@@ -89,12 +105,38 @@ class DataTable(Settings):
         "Skip rows with a missing label, answer or other part; otherwise they are an error.",
         title="Skip incomplete rows",
     )
+    duplicates: Literal["keep", "remove"] = setting(
+        "keep",
+        "Remove examples that repeat another one, with the same text and answer: one stays, in the test split if it is "
+        "there, else in the validation split.",
+    )
+    leave_out: tuple[Annotated[str, AfterValidator(_key)], ...] = setting(
+        (),
+        "Rows to leave out, by a hash of their content, such as the Data page writes: rows that are equal go together, "
+        "and a row that changes is back. At most 1,000.",
+        title="Rows left out",
+    )
     train: int = setting(1000, "Maximum number of training examples.", unit="examples", ge=1)
     validation: int = setting(500, "Maximum number of validation examples.", unit="examples", ge=0)
     test: int = setting(1000, "Maximum number of test examples.", unit="examples", ge=0)
+    split_seed: int = setting(
+        0,
+        "Another number splits the rows differently into training, validation and test; data sets that come already "
+        "split are not affected.",
+        ge=0,
+        lt=2**63,
+        title="Seed of the splits",
+    )
     max_tokens: int = setting(
         512, "Maximum length of an example; longer prompts are cut at the beginning.", unit="tokens", ge=8, le=131072
     )
+
+    @field_validator("leave_out")
+    @classmethod
+    def _keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) > MOST_LEFT_OUT:
+            raise ValueError(f"must name at most {MOST_LEFT_OUT:,} rows (remove others from the data itself)")
+        return tuple(dict.fromkeys(value))
 
 
 class LoopTable(Settings):

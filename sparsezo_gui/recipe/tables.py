@@ -13,6 +13,7 @@ from sparsezo_gui.recipe.registry import BY_TABLE, REGISTRIES
 from sparsezo_gui.recipe.versions import ALIASES, renamed
 
 _MOST_FAULTS = 20  # reported at once
+_LONG = 100  # entries of a list that is not quoted
 _WORDS = {
     "greater_than_equal": "must be {ge:g} or more", "greater_than": "must be greater than {gt:g}",
     "less_than_equal": "must be {le:g} or less", "less_than": "must be less than {lt:g}",
@@ -91,7 +92,9 @@ def _sentence(tables: dict[str, Any], fault: Any, prefix: tuple[str, ...] = ()) 
         kind = "key" if table else "table"
         return f"{f'[{table}] ' if table else ''}{name}: unknown {kind}. {did_you_mean(name, known)}"
     place = f"[{location[0]}] {'.'.join(location[1:])}".strip() if len(location) > 1 else location[0]
-    return f"{place}: {in_words(fault)}, not {quoted(fault['input'])}."
+    given = fault["input"]
+    long = isinstance(given, list | tuple) and len(given) > _LONG
+    return f"{place}: {in_words(fault)}, not {f'{len(given):,} entries' if long else quoted(given)}."
 
 
 def in_words(fault: Any) -> str:

@@ -249,3 +249,33 @@ def test_a_models_code_is_an_input_where_it_runs(tmp_path, monkeypatch, trusted)
     before = config()
     (folder / "parts" / "extra.py").write_text("from .. import marks  # another byte\n")
     assert (config() != before) == trusted
+
+
+CHOICES = {"duplicates": "remove", "split_seed": 1, "leave_out": ["00000000000000aa"]}
+
+
+@pytest.mark.parametrize("key", CHOICES)
+def test_another_choice_of_rows_is_another_recipe(run, key):
+    """A run is not resumed with it: it says so, and how to branch."""
+    text = (run.path / "recipe.toml").read_text()
+    assert f"\n{key} = " in text
+    lines = [
+        f"{key} = {json.dumps(CHOICES[key])}" if line.startswith(f"{key} =") else line for line in text.split("\n")
+    ]
+    (run.path / "recipe.toml").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=f"data.{key} is"):
+        _ = open_run(run.path).recipe
+
+
+def test_a_run_from_before_rows_could_be_chosen_goes_on(make, tmp_path):
+    """Its recipe names none of these keys, and neither does what it recorded of it."""
+    list(training.train(make(loop={"steps": 2, "evaluate_every": 0}), folder=tmp_path / "run"))
+    recipe, facts = (tmp_path / "run" / name for name in ("recipe.toml", "run.json"))
+    recipe.write_text("\n".join(line for line in recipe.read_text().split("\n") if line.split(" =")[0] not in CHOICES))
+    kept = json.loads(facts.read_text())
+    assert CHOICES.keys() <= kept["recipe"]["data"].keys()
+    kept["recipe"]["data"] = {key: value for key, value in kept["recipe"]["data"].items() if key not in CHOICES}
+    facts.write_text(json.dumps(kept))
+    run = open_run(tmp_path / "run")
+    assert (run.recipe.data.duplicates, run.recipe.data.split_seed, run.recipe.data.leave_out) == ("keep", 0, ())
+    finish(data_of(finish(open_session(run)), run))

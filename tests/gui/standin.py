@@ -238,6 +238,8 @@ class StandIn:
         return DataPreview(
             columns=("text", "label", "ticket"), rows=rows, page=page, available=170,
             totals={"train": 120, "validation": 25, "test": 25}, columns_of={"text": "text", "answer": "label"},
+            names=tuple(f"{int(ticket):016x}" for *_, ticket in rows),
+            left_out_rows=tuple((name, f"Ticket {int(name, 16)}") for name in recipe.data.leave_out),
             suggestion={}, examples=examples, classes={"delivery": 48, "billing": 33, "technical": 27, "account": 12},
             lengths=lengths, longest=examples[0], longest_tokens=78, cut=0,
         )  # fmt: skip

@@ -37,6 +37,14 @@ def test_all_bundled_recipes_load_and_survive_a_round_trip():
         ("[loop]\nsteps = 0", "r: [loop] steps: must be 1 or more, not 0."),
         ("[model]\nbits = 5", "r: [model] bits: must be 4, 8, 16 or 32, not 5."),
         ("[model]\ndevice = 'tpu'", "r: [model] device: must be 'auto', 'cpu', 'cuda' or 'cuda:N', not 'tpu'."),
+        ("[data]\nduplicates = 'drop'", "r: [data] duplicates: must be 'keep' or 'remove', not 'drop'."),
+        ("[data]\nsplit_seed = -1", "r: [data] split_seed: must be 0 or more, not -1."),
+        ("[data]\nleave_out = ['7']", "r: [data] leave_out.0: must be 16 hexadecimal digits, as the Data page writes "),
+        (
+            f"[data]\nleave_out = {['0' * 16] * 1001}",
+            "r: [data] leave_out: must name at most 1,000 rows (remove others "
+            "from the data itself), not 1,001 entries.",
+        ),
         ("[loop\n", "r: not valid TOML:"),
         ("version = 2", "r: unknown version 2 (this"),
         ("mask = 5", "r: [mask]: must be a table, not 5."),
@@ -225,6 +233,23 @@ def test_a_recipe_that_was_written_before_blocks_were_chosen():
     assert recipe.loads(old).model.block == 64
     assert recipe.loads(old + "block = 32\n").model.block == 32
     assert recipe.loads('[model]\nid = "starter"\nbits = 4\n').model.block == recipe.Recipe().model.block == 32
+
+
+def test_a_recipe_that_was_written_before_rows_were_chosen():
+    lines, added = dump(Recipe()).split("\n"), ("duplicates", "split_seed", "leave_out")
+    old = [line for line in lines if line.split(" =")[0] not in added]
+    assert len(lines) - len(old) == 3 and loads("\n".join(old)) == Recipe()
+    name = "00000000000000ff"
+    chosen = loads(f"[data]\nduplicates = 'remove'\nsplit_seed = 7\nleave_out = ['{name}', '{name}']")
+    assert chosen.data.leave_out == (name,) and loads(dump(chosen)) == chosen
+    assert recipe.portable(chosen).data == chosen.data, "a recipe that is given away means the same rows"
+    before = recipe.values(Recipe())
+    for key in added:
+        del before["data"][key]
+    assert recipe.differences(before, Recipe()) == []
+    assert [key for key, *_ in recipe.differences(recipe.values(Recipe()), chosen)] == [
+        "data.duplicates", "data.leave_out", "data.split_seed"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("rule", ["elastic", "addax"])

@@ -20,6 +20,7 @@ EXACT = {  # fields that take some texts only
     "device": st.sampled_from(["auto", "cpu", "cuda", "cuda:3"]),
     "compute": st.sampled_from(["auto", "float32", "bfloat16"]),
     "folder": st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=60),
+    "leave_out": st.lists(st.from_regex(r"[0-9a-f]{16}", fullmatch=True), unique=True).map(tuple),
     "targets": st.lists(st.sampled_from(["q_proj", "v_proj", "c_attn"]), min_size=1, unique=True).map(tuple),
     "texts": st.lists(st.text(min_size=1), min_size=1, max_size=3, unique=True).map(tuple),
 }

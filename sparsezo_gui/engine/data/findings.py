@@ -8,11 +8,11 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
-from unicodedata import normalize
 
 from sparsezo_gui.engine.data import columns, faults, labels
+from sparsezo_gui.engine.data.duplicates import content, same
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.data.examples import Example, Maker
 from sparsezo_gui.engine.data.record import Record
@@ -35,6 +35,8 @@ class Findings:
         self.counts, self.labels = Counter[str](), Counter[str]()
         self.truncated = self.tokens_cut = self._clipped = 0
         self.lengths = {name: array("I") for name in SPLITS}  # tokens of each example
+        self._unique = set[int]() if table.duplicates == "remove" else None
+        self._repeats = sum(part.repeats for part in rows.values())  # removed
         # Hashes, eight bytes each.
         self._contents = {name: array("q") for name in SPLITS}
         self._prompts, self._answers, self._references = array("q"), array("q"), array("q")
@@ -51,14 +53,29 @@ class Findings:
         """Counts a row left out because of its ``gap``."""
         self._left_out[gap] += 1
 
-    def add(self, split: str, row: Record, example: Example, encoded: Encoded | None) -> None:
-        """Counts an example of ``split`` made of ``row``; ``encoded`` if there is a tokenizer."""
+    def add(self, split: str, row: Record, example: Example, encoded: Encoded | None) -> bool:
+        """Counts an example of ``split`` made of ``row``; ``encoded`` if there is a tokenizer. False if it is to be
+        removed, as a duplicate."""
+        known = content(example, encoded)
+        if self._unique is not None:
+            if known in self._unique:
+                self._repeats += 1
+                return False
+            self._unique.add(known)
         self.counts[split] += 1
         if encoded is not None:
             self._measure(split, encoded)
-        self._compare(split, example, encoded)
-        if split != "train":
-            return
+        self._contents[split].append(known)
+        if split == "train":
+            self._of_training(row, example, known)
+        return True
+
+    def _of_training(self, row: Record, example: Example, known: int) -> None:
+        """Keeps hashes of the example's prompt and answer, and counts its label; an empty answer is kept."""
+        prompt = [text for text, trained in example.segments if not trained]
+        self._prompts.append(same(*prompt) if prompt else known)
+        self._answers.append(same(example.text, str(example.label)))
+        self._references.append(same(*example.references))
         if self._make.answers:
             self.labels[example.choices[example.label].strip()] += 1
         if self.is_empty(example):
@@ -73,18 +90,6 @@ class Findings:
         if self._limits:
             self._beyond += encoded.length > (self._limits.positions or encoded.length)
             self._largest = max(self._largest, *(max(*row.tokens, *row.targets) for row in encoded.rows))
-
-    def _compare(self, split: str, example: Example, encoded: Encoded | None) -> None:
-        """Keeps hashes of what the model sees of the example, which may be less than the row, and of its prompt. Texts
-        that differ only in how Unicode composes their letters are the same."""
-        texts = [text for text, _ in example.segments]
-        content = hash(encoded.rows) if encoded and encoded.cut else _same(*texts, *example.choices)
-        self._contents[split].append(content)
-        if split == "train":
-            prompt = [text for text, trained in example.segments if not trained]
-            self._prompts.append(_same(*prompt) if prompt else content)
-            self._answers.append(_same(example.text, str(example.label)))
-            self._references.append(_same(*example.references))
 
     def is_empty(self, example: Example) -> bool:
         """Whether an answer is empty, or only an end-of-sequence token."""
@@ -117,12 +122,13 @@ class Findings:
         """All findings, in sentences."""
         parts = (
             self._of_source(), self._of_conversations(), self._of_template(), self._of_labels(), self._of_answers(),
-            self._of_prompts(), self._of_splits(), self._of_lengths(),
+            self._of_prompts(), self._of_splits(), self._of_duplicates(), self._of_lengths(),
         )  # fmt: skip
         return tuple(itertools.chain.from_iterable(parts))
 
     def _of_source(self) -> Iterator[Notice]:
         yield from (Notice(part.note) for part in self._rows.values() if part.note)
+        yield from self._rows["train"].left_out.notices()
         if count := self._left_out.total():
             rows = "1 row with gaps was" if count == 1 else f"{count:,} rows with gaps were"
             yield Notice(f"{rows} left out: {faults.reasons(self._left_out)}.")
@@ -148,7 +154,12 @@ class Findings:
             )  # fmt: skip
 
     @property
-    def mergeable(self) -> bool:
+    def offer(self) -> str:
+        """The setting that would mend what was found, '' if there is none."""
+        return "merge_labels" if self._mergeable else "duplicates" if self.repeated else ""
+
+    @property
+    def _mergeable(self) -> bool:
         """Whether there are labels that `DataTable.merge_labels` would merge."""
         return bool(self._spelled) and not self._table.merge_labels
 
@@ -167,7 +178,7 @@ class Findings:
             named = "; ".join(", ".join(group[:NAMED]) for group in spelled[:NAMED])
             named += f"; and {len(spelled) - NAMED} more" if len(spelled) > NAMED else ""
             which = "Labels that differ only in case, in spaces, or as 1 and 1.0"
-            if self.mergeable:
+            if self._mergeable:
                 yield Notice(
                     f"{which} are different answers: {named}. To merge each group into one, set [data] merge_labels = "
                     "true (in the terminal: --set data.merge_labels=true).", "warning",
@@ -205,18 +216,17 @@ class Findings:
 
     def _of_prompts(self) -> Iterator[Notice]:
         train, different = self.counts["train"], _different(self._prompts)
-        same, others = train - different, _different(self._answers) - different
-        if same < max(2, MANY * train):
+        repeat, others = train - different, _different(self._answers) - different
+        if repeat < max(2, MANY * train):
             return
-        if self._make.task.kind == "text":
-            yield Notice(f"{same:,} of {train:,} training examples repeat another one.")
+        if self._make.task.kind == "text":  # all of which are duplicates
             return
         which = f", {others:,} of them with a different answer" if others else " with the same answer"
         cure = " Check that the template uses the columns that distinguish the rows."
         yield Notice(
-            f"{same:,} of {train:,} training prompts repeat another one{which}; {different:,} "
+            f"{repeat:,} of {train:,} training prompts repeat another one{which}; {different:,} "
             f"{'is' if different == 1 else 'are'} distinct.{cure if self._make.task.kind != 'chat' else ''}",
-            "warning" if same > train / 10 else "info",
+            "warning" if repeat > train / 10 else "info",
         )
 
     def _of_splits(self) -> Iterator[Notice]:
@@ -225,9 +235,26 @@ class Findings:
                 what = "training" if earlier == "train" else earlier
                 yield Notice(
                     f"{shared:,} of {self.counts[split]:,} {split} examples {'is' if shared == 1 else 'are'} also in "
-                    f"the {what} split, so results on the {split} split say less about unseen examples. Remove them "
-                    "from one of the two splits.", "warning",
+                    f"the {what} split, so results on the {split} split say less about unseen examples.", "warning",
                 )  # fmt: skip
+
+    @cached_property
+    def repeated(self) -> int:
+        """How many examples `DataTable.duplicates` = 'remove' would remove; 0 if they are too few to speak of."""
+        every, distinct = sum(self.counts.values()), _different(itertools.chain(*self._contents.values()))
+        each = sum(map(_different, self._contents.values()))
+        return every - distinct if each > distinct or every - each >= max(2, MANY * every) else 0
+
+    def _of_duplicates(self) -> Iterator[Notice]:
+        if self.repeated:
+            every = _examples(sum(self.counts.values()), "is a duplicate", "are duplicates")
+            yield Notice(
+                f"{self.repeated:,} of {every}. To remove them, set [data] duplicates = 'remove' (in the terminal: "
+                "--set data.duplicates=remove)."
+            )
+        if self._repeats:
+            were = "1 duplicate was" if self._repeats == 1 else f"{self._repeats:,} duplicates were"
+            yield Notice(f"{were} removed: one of each stays, in test if it is there, else in validation or training.")
 
     def _of_lengths(self) -> Iterator[Notice]:
         if self.truncated:
@@ -245,12 +272,7 @@ class Findings:
             )  # fmt: skip
 
 
-def _same(*texts: str) -> int:
-    """A number that is the same for the same texts."""
-    return hash(tuple(normalize("NFC", text) for text in texts))
-
-
-def _different(hashes: array[int]) -> int:
+def _different(hashes: Iterable[int]) -> int:
     return len(set(hashes))
 
 

@@ -11,16 +11,17 @@ from typing import Any
 
 from sparsezo_gui import resources
 from sparsezo_gui.answers import Task
-from sparsezo_gui.engine.data import columns, readers, sources
+from sparsezo_gui.engine.data import columns, duplicates, readers, sources
 from sparsezo_gui.engine.data.background import Clock, in_background
 from sparsezo_gui.engine.data.encode import Encoded, encode, encode_text, encode_text_blocks
 from sparsezo_gui.engine.data.examples import Example, Maker, maker
 from sparsezo_gui.engine.data.faults import Faults
 from sparsezo_gui.engine.data.findings import Findings
+from sparsezo_gui.engine.data.keys import by_content
 from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.engine.data.rendering import trained_sequence
 from sparsezo_gui.engine.data.spill import SpillList
-from sparsezo_gui.engine.data.splits import Rows, content_key, load_rows, read_rows, smallest
+from sparsezo_gui.engine.data.splits import Rows, load_rows, read_rows, smallest
 from sparsezo_gui.engine.data.tokenise import Tokens, text_of
 from sparsezo_gui.engine.pretrained.limits import Limits
 from sparsezo_gui.errors import UserError
@@ -95,8 +96,8 @@ def prepared(
     wrong, found, clock = Faults(), Findings(make, table, rows, limits), Clock()
     total, done = sum(map(len, rows.values())), 0
     splits = {name: Split(SpillList(), SpillList()) for name in rows}
-    for name, part in rows.items():
-        for row in part:
+    for name in duplicates.KEPT_FIRST if table.duplicates == "remove" else rows:
+        for row in rows[name]:
             if clock.due():
                 yield Progress("Preparing examples", done, total, "examples")
             done += 1
@@ -120,10 +121,11 @@ def prepared(
 
 def _add(split: Split, made: list[Made], found: Findings, name: str, row: Record) -> None:
     for example, encoded in made:
+        if not found.add(name, row, example, encoded):
+            continue
         split.examples.append(example)
         if encoded is not None:
             split.encoded.append(encoded)
-        found.add(name, row, example, encoded)
 
 
 def encoded_row(make: Maker, row: Record, max_tokens: int) -> list[Made]:
@@ -199,7 +201,7 @@ def text_blocks(
         size = tokens * _CHARACTERS
         limit = max(sequences, sequences * tokens // 8)
         numbered = (Record({"text": text}, source, 0) for text in _passages(_texts(source), size))
-        groups, _ = finish(smallest(lambda: numbered, limit, content_key))
+        groups, _ = finish(smallest(lambda: numbered, limit, by_content))
         texts = (group[0].values["text"] for group in groups)
     blocks = encode_text_blocks(texts, tokenizer, tokens, sequences)
     if not blocks:
@@ -208,12 +210,26 @@ def text_blocks(
 
 
 def _examples(table: DataTable | None, tokenizer: Any, source: str) -> tuple[Maker, Iterator[Record]]:
-    """The maker of examples, and the training rows that can become some."""
+    """The maker of examples, and the training rows that become some."""
     if table is None:
         raise UserError(f"[mask] text: '{source}' needs the data table of a recipe.")
     rows = load_rows(table)
     make = maker(table, rows, tokenizer)
-    return make, (row for row in rows["train"] if not (table.leave_out_gaps and _has_gap(make, row)))
+    return make, _used(make, rows, table)
+
+
+def _used(make: Maker, rows: dict[str, Rows], table: DataTable) -> Iterator[Record]:
+    """The training rows, without those with gaps and without duplicates if the table says so."""
+    unique, seen = table.duplicates == "remove", set[int]()
+    for split in duplicates.KEPT_FIRST if unique else ("train",):
+        for row in rows[split]:
+            if table.leave_out_gaps and _has_gap(make, row):
+                continue
+            content = duplicates.content(make.example(row)) if unique else 0
+            if split == "train" and content not in seen:
+                yield row
+            if unique:
+                seen.add(content)
 
 
 def _has_gap(make: Maker, row: Record) -> bool:

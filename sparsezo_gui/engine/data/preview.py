@@ -15,8 +15,9 @@ from sparsezo_gui.engine.data.background import in_background
 from sparsezo_gui.engine.data.examples import Maker, maker
 from sparsezo_gui.engine.data.faults import Gaps
 from sparsezo_gui.engine.data.findings import Findings
-from sparsezo_gui.engine.data.record import Record
-from sparsezo_gui.engine.data.splits import explode, read_rows
+from sparsezo_gui.engine.data.keys import LeftOut, name_of
+from sparsezo_gui.engine.data.record import Record, explode
+from sparsezo_gui.engine.data.splits import read_rows
 from sparsezo_gui.engine.data.tasks import task
 from sparsezo_gui.engine.pretrained.limits import Limits
 from sparsezo_gui.errors import UserError
@@ -26,6 +27,7 @@ from sparsezo_gui.work import finish
 
 _BARS = 20  # of the length histogram
 _CELL = 5_000  # characters of a cell
+_BEGINNING = 100  # characters of a row that is left out
 _HINTS = {  # words in a column's name that suggest a part, beyond the names a task knows
     "answer": ("label", "class", "categor", "answer", "target", "output", "respon", "complet", "tag", "reply"),
     "prompt": ("prompt", "question", "instruct", "input", "source", "text"),
@@ -47,7 +49,7 @@ def previewing(
     rows = yield from read_rows(table)
     kind = task(table.task)
     paged = _page(table, kind, page, page_size)
-    there = columns.names(rows["train"])
+    there = columns.names(rows["train"] or paged)
     head = tuple(name for name in there if "." not in name)
     common: dict[str, Any] = {
         "columns": head,
@@ -55,6 +57,8 @@ def previewing(
         "page": page,
         "available": rows["train"].total,
         "totals": {name: len(part) for name, part in rows.items()},
+        "names": tuple(map(name_of, paged)),
+        "left_out_rows": _left_out(rows["train"].left_out),
     }
     try:
         make = yield from in_background(lambda: maker(table, rows, tokenizer), Progress("Preparing examples"))
@@ -64,8 +68,13 @@ def previewing(
     try:
         splits, found = yield from prepare.prepared(make, rows, table, limits)
         notices = yield from in_background(found.notices, Progress("Preparing examples"))
-        common |= {"notices": notices, "offer": "merge_labels" if found.mergeable else ""}
-        examples, left_out = _shown(make, paged, table)
+        gone = rows["train"].left_out
+        common |= {
+            "totals": {name: len(split) for name, split in splits.items()}, "offer": found.offer,
+            "notices": tuple(each for each in notices if each.text != gone.said),  # the rows themselves show that
+        }  # fmt: skip
+        used = [row for row in paged if row not in gone]
+        examples, left_out = _shown(make, used, table)
         return DataPreview(**common, examples=examples, left_out=left_out, **_figures(make, splits, found))
     except UserError as error:
         return DataPreview(**common, problem=str(error), offer="leave_out_gaps" if isinstance(error, Gaps) else "")
@@ -103,6 +112,15 @@ def _cell(row: Record, name: str) -> str:
     if isinstance(value, dict | list):
         value = json.dumps(value, ensure_ascii=False, default=str)
     return "" if value is None else str(value)[:_CELL]
+
+
+def _left_out(rows: LeftOut) -> tuple[tuple[str, str], ...]:
+    """The names of the rows, and how each begins."""
+    return tuple((name, _beginning(row)) for name, row in rows.first.items())
+
+
+def _beginning(row: Record) -> str:
+    return " · ".join(filter(None, (_cell(row, name) for name in row.values)))[:_BEGINNING]
 
 
 def _shown(make: Maker, paged: list[Record], table: DataTable) -> tuple[tuple[Pieces, ...], tuple[int, ...]]:

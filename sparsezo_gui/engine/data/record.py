@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -35,3 +35,20 @@ class Binary:
 
     def __str__(self) -> str:
         return f"[{self.size:,} bytes, not text]"
+
+
+def explode(record: Record, paths: Sequence[str]) -> list[Record]:
+    """One row for each element of the lists at ``paths`` (outer before inner), with the element replacing the list."""
+    found = [record.values]
+    for path in paths:
+        found = [values for old in found for values in _unfold(old, path.split("."))]
+    return [replace(record, values=values) for values in found]
+
+
+def _unfold(values: dict[str, Any], path: list[str]) -> list[dict[str, Any]]:
+    inner = values.get(path[0])
+    if isinstance(inner, dict) and len(path) > 1:
+        return [{**values, path[0]: element} for element in _unfold(inner, path[1:])]
+    return (
+        [{**values, path[0]: element} for element in inner] if isinstance(inner, list) and len(path) == 1 else [values]
+    )

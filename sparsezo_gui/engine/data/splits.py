@@ -1,22 +1,26 @@
 """The rows of the three splits.
 
 Missing splits are split off the training rows, without overlap: rows are ordered by a hash (never by global random
-state), so the same file always gives the same splits. Memory is bounded by what the recipe asks for, not by the size of
-the file: only the rows with the smallest hashes are kept while the file is streamed.
+state), so the same file always gives the same splits; a seed gives others. Memory is bounded by what the recipe asks
+for, not by the size of the file: only the rows with the smallest hashes are kept while the file is streamed, and only
+one of equal rows if duplicates are to be removed.
+
+Rows that the recipe leaves out are taken away at the end, so that no other row moves to another split: one left out
+after a look at the results must not bring a row of the test into training.
 """
 
 from __future__ import annotations
 
 import heapq
-import json
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
-from hashlib import blake2b
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sparsezo_gui.engine.data import columns
 from sparsezo_gui.engine.data.background import Clock, in_background
-from sparsezo_gui.engine.data.record import Part, Record
+from sparsezo_gui.engine.data.keys import LeftOut, by_content, by_index, hashed, seeded
+from sparsezo_gui.engine.data.record import Part, Record, explode
 from sparsezo_gui.engine.data.sources import find
 from sparsezo_gui.engine.data.spill import IN_MEMORY, SpillList, Subset
 from sparsezo_gui.engine.data.tasks import task
@@ -30,12 +34,15 @@ TRAIN_SHARE = 0.7  # of a source with fewer rows than requested
 @dataclass(frozen=True, slots=True)
 class Rows(Sequence[Record]):
     """Rows of one split, in the order of their hashes. ``total`` counts the rows of its file; ``own`` says that
-    validation or test rows have their own file; ``note`` is a sentence for the user."""
+    validation or test rows have their own file; ``note`` is a sentence for the user. ``repeats`` counts the duplicates
+    that were removed, and ``left_out`` has the rows that were left out, of all splits."""
 
     records: Sequence[Record] = ()
     total: int = 0
     own: bool = False
     note: str = ""
+    repeats: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -56,26 +63,86 @@ def read_rows(table: DataTable) -> Generator[Progress, None, dict[str, Rows]]:
     pool = next(name for name in ("train", "", "validation", "test") if name in parts)
     found: dict[str, Rows] = {}
     notes: dict[str, str] = {}
-    for split in ("validation", "test"):
+    reader = _Reader(table)
+    for split in ("test", "validation"):
         if split in parts and split != pool and wanted[split]:
-            groups, total = yield from smallest(parts[split], wanted[split], _index_key)
-            rows = yield from _rows(groups, table, wanted[split], total)
+            groups, total = yield from reader.own(parts[split], wanted[split])
+            rows = yield from reader.rows(groups, wanted[split], total)
             if rows and not columns.labelled(table, rows):
                 notes[split] = (
                     f"The {split} rows of {table.source} have no labels; others are taken from the training rows."
                 )
             else:
                 found[split] = replace(rows, own=True)
+                reader.taken.update(groups.keys)
     missing = {split: 0 if split in found else wanted[split] for split in SPLITS}
-    shared = sum(missing.values()) > missing["train"]
-    groups, total = yield from smallest(parts[pool], sum(missing.values()), content_key if shared else _index_key)
+    groups, total = yield from reader.pool(parts[pool], sum(missing.values()), missing["train"])
     start = 0
     for split, count in zip(SPLITS, shares(len(groups), *missing.values()), strict=True):
         if split not in found:
             part = groups[start : start + count]
-            found[split] = yield from _rows(part, table, wanted[split], total, notes.get(split, ""))
+            found[split] = yield from reader.rows(part, wanted[split], total, notes.get(split, ""))
             start += count
-    return {split: found[split] for split in SPLITS}
+    train = replace(found["train"], repeats=found["train"].repeats + reader.skipped)
+    return {**{split: found[split] for split in SPLITS}, "train": train}
+
+
+class _Reader:
+    """Reads the rows of ``table``. If duplicates are to be removed, ``taken`` has the contents of rows that stay in
+    another split, and ``skipped`` counts those equal to them."""
+
+    def __init__(self, table: DataTable) -> None:
+        self._paths, self._seed, self._unique = task(table.task).explode, table.split_seed, table.duplicates == "remove"
+        self._left_out = LeftOut(table.leave_out, self._paths)
+        self.taken, self.skipped = set[int](), 0
+
+    def own(self, part: Part, limit: int) -> Found:
+        """Rows of a split that has its own file."""
+        key = self._fresh if self._unique else by_index
+        return smallest(self._left_out.watched(part), limit, key, self._unique)
+
+    def pool(self, part: Part, limit: int, train: int) -> Found:
+        """Rows for training and for the splits that have no file; the seed matters only if there are any."""
+        if limit <= train:
+            return self.own(part, limit)
+        return smallest(self._left_out.watched(part), limit, self._ordered, self._unique)
+
+    def _fresh(self, index: int, record: Record) -> int | None:
+        key = by_content(index, record)
+        if key not in self.taken:
+            return key
+        self.skipped += 1
+        return None
+
+    def _ordered(self, index: int, record: Record) -> int | None:
+        key = self._fresh(index, record)
+        return None if key is None else seeded(key, self._seed)
+
+    def rows(self, groups: Groups, limit: int, total: int, note: str = "") -> Generator[Progress, None, Rows]:
+        """Rows of these groups, at most ``limit``, with nested lists expanded as the task says, and without those that
+        are left out."""
+        store, waiting = groups.store, Progress("Reading data", total, 0, "rows")
+        places = yield from in_background(lambda: [place for group in groups.places for place in group], waiting)
+        if self._paths:
+            store, clock = SpillList(), Clock()
+            for place in places:
+                for row in explode(groups.store[place], self._paths):
+                    store.append(row)
+                if clock.due():
+                    yield Progress("Reading data", len(store), 0, "rows")
+            places = list(range(len(store)))
+        if len(places) > limit or self._paths:
+            order = yield from in_background(
+                lambda: sorted(range(len(places)), key=lambda index: hashed(str(index)))[:limit], waiting
+            )
+            places = [places[index] for index in order]
+        if self._left_out.first:
+            places = yield from in_background(
+                lambda: [place for place in places if store[place] not in self._left_out], waiting
+            )
+        records = Subset(store, places)
+        held = tuple(records) if len(records) <= IN_MEMORY else records
+        return Rows(held, total, note=note, repeats=groups.removed, left_out=self._left_out)
 
 
 def shares(count: int, train: int, validation: int, test: int) -> tuple[int, int, int]:
@@ -92,94 +159,67 @@ def shares(count: int, train: int, validation: int, test: int) -> tuple[int, int
     return train, min(validation, rest - second), second
 
 
+@dataclass(frozen=True)
 class Groups(Sequence[list[Record]]):
-    """Rows grouped by equal keys, read on access."""
+    """Rows grouped by equal ``keys``, read on access; ``repeats`` counts the equal rows of each that are not there."""
 
-    def __init__(self, store: Sequence[Record], places: list[list[int]]) -> None:
-        self.store, self.places = store, places
+    store: Sequence[Record]
+    keys: Sequence[int]
+    places: Sequence[list[int]]
+    repeats: Counter[int]
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return Groups(self.store, self.places[index])
+            return replace(self, keys=self.keys[index], places=self.places[index])
         return [self.store[place] for place in self.places[index]]
 
+    @property
+    def removed(self) -> int:
+        """How many equal rows are not there."""
+        return sum(self.repeats[key] for key in self.keys) if self.repeats else 0
 
-def smallest(
-    part: Part, limit: int, key: Callable[[int, Record], int]
-) -> Generator[Progress, None, tuple[Groups, int]]:
-    """Rows with the ``limit`` smallest keys, grouped by key, in key order; and the total number of rows."""
+
+Found = Generator[Progress, None, tuple[Groups, int]]
+
+
+def smallest(part: Part, limit: int, key: Callable[[int, Record], int | None], unique: bool = False) -> Found:
+    """Rows with the ``limit`` smallest keys, grouped by key, in key order; and the total number of rows. Rows whose key
+    is None are skipped; if ``unique``, only the first of each group is kept."""
     store: SpillList[Record] = SpillList()
     groups: dict[int, list[int]] = {}
+    repeats = Counter[int]()
     heap: list[int] = []
     count, clock = 0, Clock()
     for count, record in enumerate(part(), 1):
-        hashed = key(count, record)
-        if hashed not in groups and len(heap) < limit:
-            heapq.heappush(heap, -hashed)
-            groups[hashed] = []
-        elif hashed not in groups and heap and hashed < -heap[0]:
-            del groups[-heapq.heapreplace(heap, -hashed)]
-            groups[hashed] = []
-        if hashed in groups:
-            groups[hashed].append(len(store))
-            store.append(record)
+        ordered = key(count, record)
+        if ordered is not None:
+            _keep(ordered, groups, heap, limit, repeats)
+            if unique and groups.get(ordered):
+                repeats[ordered] += 1
+            elif ordered in groups:
+                groups[ordered].append(len(store))
+                store.append(record)
         if clock.due():
             yield Progress("Reading data", count, 0, "rows")
-    all_read = Progress("Reading data", count, 0, "rows")
-    places = yield from in_background(lambda: [groups[hashed] for hashed in sorted(groups)], all_read)
-    return Groups(store, places), count
+
+    def made() -> Groups:
+        keys = sorted(groups)
+        return Groups(store, keys, [groups[each] for each in keys], repeats)
+
+    return (yield from in_background(made, Progress("Reading data", count, 0, "rows"))), count
 
 
-def _hash(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
-
-
-def _index_key(index: int, record: Record) -> int:
-    return _hash(str(index))
-
-
-def content_key(index: int, record: Record) -> int:
-    """Equal rows get equal keys and so the same split: a memorised row never appears in a test."""
-    return _hash(json.dumps(record.values, sort_keys=True, default=str))
-
-
-def _rows(groups: Groups, table: DataTable, limit: int, total: int, note: str = "") -> Generator[Progress, None, Rows]:
-    """Rows of these groups, at most ``limit``, with nested lists expanded as the task says."""
-    paths = task(table.task).explode
-    store, waiting = groups.store, Progress("Reading data", total, 0, "rows")
-    places = yield from in_background(lambda: [place for group in groups.places for place in group], waiting)
-    if paths:
-        store, clock = SpillList(), Clock()
-        for place in places:
-            for row in explode(groups.store[place], paths):
-                store.append(row)
-            if clock.due():
-                yield Progress("Reading data", len(store), 0, "rows")
-        places = list(range(len(store)))
-    if len(places) > limit or paths:
-        order = yield from in_background(
-            lambda: sorted(range(len(places)), key=lambda index: _hash(str(index)))[:limit], waiting
-        )
-        places = [places[index] for index in order]
-    records = Subset(store, places)
-    return Rows(tuple(records) if len(records) <= IN_MEMORY else records, total, note=note)
-
-
-def explode(record: Record, paths: Sequence[str]) -> list[Record]:
-    """One row for each element of the lists at ``paths`` (outer before inner), with the element replacing the list."""
-    found = [record.values]
-    for path in paths:
-        found = [values for old in found for values in _unfold(old, path.split("."))]
-    return [replace(record, values=values) for values in found]
-
-
-def _unfold(values: dict[str, Any], path: list[str]) -> list[dict[str, Any]]:
-    inner = values.get(path[0])
-    if isinstance(inner, dict) and len(path) > 1:
-        return [{**values, path[0]: element} for element in _unfold(inner, path[1:])]
-    return (
-        [{**values, path[0]: element} for element in inner] if isinstance(inner, list) and len(path) == 1 else [values]
-    )
+def _keep(key: int, groups: dict[int, list[int]], heap: list[int], limit: int, repeats: Counter[int]) -> None:
+    """Makes room for ``key`` in ``groups`` if it is among the ``limit`` smallest."""
+    if key in groups:
+        return
+    if len(heap) < limit:
+        heapq.heappush(heap, -key)
+        groups[key] = []
+    elif heap and key < -heap[0]:
+        largest = -heapq.heapreplace(heap, -key)
+        del groups[largest], repeats[largest]
+        groups[key] = []

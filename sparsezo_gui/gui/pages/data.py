@@ -15,24 +15,25 @@ from sparsezo_gui.gui.requests import ListTasks, PreviewData
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Page, button, card, label, row
 from sparsezo_gui.gui.widgets.data_files import FILES
+from sparsezo_gui.gui.widgets.data_rows import DataRows
 from sparsezo_gui.gui.widgets.example_figures import ExampleFigures
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.hub import HubDialog
 from sparsezo_gui.gui.widgets.safe_text import safe_name
 from sparsezo_gui.gui.widgets.sides import AROUND, NARROW, Columns, Sides
-from sparsezo_gui.gui.widgets.table import DataTable
 from sparsezo_gui.gui.widgets.template import TemplateEdit
 from sparsezo_gui.gui.widgets.tokens import TokenView
 from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
-from sparsezo_gui.recipe.recipe import DataTable as DataSettings
+from sparsezo_gui.recipe.recipe import DataTable
 from sparsezo_gui.stages import ONE, Stages
 
-PAGE_SIZE = 50  # rows per page, as in the engine
-LIMITS = ("train", "validation", "test", "max_tokens", "leave_out_gaps", "merge_labels")
+LIMITS = (
+    "train", "validation", "test", "split_seed", "max_tokens", "duplicates", "leave_out_gaps", "merge_labels",
+)  # fmt: skip
 SPLITTING = (
     "Validation and test rows that do not have files of their own are taken from the training rows, by their content: "
-    "the same rows are always split alike."
+    "the same rows are always split alike, for each seed."
 )
 GROUPS = ("Your own data", "Tests with fixed answers", "Tests with written answers")
 
@@ -54,7 +55,11 @@ class DataPage(Page):
         self._seen = Sides(self._make_seen(), self._make_template(), stacked=NARROW, spacing=2 * GRID)
         self._seen.box.setStretch(0, 3)
         self._seen.box.setStretch(1, 2)
-        for part in (self._make_source(), self._make_rows(), self._seen, *self._make_figures()):
+        self.rows = DataRows()
+        self.rows.paged.connect(self._change_page)
+        self.rows.left_out.connect(lambda names: self._set(leave_out=names))
+        self.rows.table.mapping.mapped.connect(self._mapped)
+        for part in (self._make_source(), self.rows, self._seen, *self._make_figures()):
             self.body.addWidget(part)
         self.body.addStretch(1)
         self.body.addLayout(row(None, button("Continue to Method", lambda: self.go_to.emit("method"))))
@@ -97,18 +102,6 @@ class DataPage(Page):
             form.addLayout(part, line, 1)
         return card(form, self._fault)
 
-    def _make_rows(self) -> QWidget:
-        self._totals = label("", "dim", name="Examples by split")
-        self._rows = label("", "dim", name="Rows shown")
-        self._before = button("Previous", lambda: self._change_page(-1), name="Previous page of rows")
-        self._after = button("Next", lambda: self._change_page(1), name="Next page of rows")
-        self.table = DataTable()
-        self.table.mapping.mapped.connect(self._mapped)
-        self._rows_card = card(
-            row(label("Rows", "heading"), self._totals, None, self._rows, self._before, self._after), self.table
-        )
-        return self._rows_card
-
     def _make_seen(self) -> QWidget:
         self.tokens = TokenView()
         return card(
@@ -122,13 +115,13 @@ class DataPage(Page):
         self._template.typed.connect(lambda text: self._set(template=text))
         self._chats = QCheckBox("Use the model's chat template")
         self._chats.setAccessibleName("Use the model's chat template")
-        self._chats.setToolTip(DataSettings.model_fields["chat_template"].description or "")
+        self._chats.setToolTip(DataTable.model_fields["chat_template"].description or "")
         self._chats.clicked.connect(lambda wanted: self._set(chat_template=wanted))
         return card(label("Prompt template", "heading"), self._template, self._chats, None)
 
     def _make_figures(self) -> tuple[QWidget, QWidget]:
         self.figures = ExampleFigures()
-        self._fields = {name: SettingField(name, DataSettings.model_fields[name], "data") for name in LIMITS}
+        self._fields = {name: SettingField(name, DataTable.model_fields[name], "data") for name in LIMITS}
         limits = Columns(4, 22 * GRID, 2 * GRID, GRID)
         for field in self._fields.values():
             field.edited.connect(self._limit)
@@ -143,7 +136,7 @@ class DataPage(Page):
         self._workspace.faults.note("data", name, self._fields[name].refused(fault))
 
     def _set(self, **values: Any) -> None:
-        self._page = 0
+        self._page = self._page if "leave_out" in values else 0
         fault = self._workspace.change("data", **values)
         if fault:
             self.banner.show_problem(Problem(fault))
@@ -154,7 +147,8 @@ class DataPage(Page):
     def use(self, source: str) -> None:
         """Takes other data, and forgets what was set for the data before."""
         task = {"task": "choice"} if source == "starter" else {}
-        usual = dict.fromkeys(FIXES, False)
+        usual = {name: DataTable.model_fields[name].default for name in (*FIXES, "leave_out")}
+        self._page = 0
         self._set(source=source, columns={}, answers=[], template="", **usual, **task)
 
     def _typed(self) -> None:
@@ -216,6 +210,7 @@ class DataPage(Page):
         self._task.choose(data.task)
         self._template.show_template(data.template)
         self._show_chat_template()
+        self.rows.show_left_out(data.leave_out)
         if self._workspace.preview_answer is None:
             self._show()  # at once, not when the engine has read the other data
         for name, field in self._fields.items():
@@ -239,7 +234,7 @@ class DataPage(Page):
         workspace = self._workspace
         progress = workspace.of(PreviewData).progress
         if progress and workspace.preview_answer is not None:
-            self._rows.setText(formatting.progress(progress, self._stages.at(progress)))
+            self.rows.say(formatting.progress(progress, self._stages.at(progress)))
             return
         shown, problem = workspace.preview_answer, workspace.of(PreviewData).problem
         fault = in_form_words(problem.message if problem else shown.problem if shown else "")
@@ -251,29 +246,17 @@ class DataPage(Page):
         self._fault.setText(fault)
         for part in (self._seen, self._results):
             part.setVisible(shown is not None)
-        self._rows_card.setVisible(problem is None or of_template)
+        self.rows.setVisible(problem is None or of_template)
         self._show_banner(shown, None if of_template else problem)
         if shown is None:
             loaded = workspace.engine_state == "ready"
             waiting = "Reading the data…" if loaded else "Rows appear once the engine is loaded."
             if progress:
                 waiting = formatting.progress(progress, self._stages.at(progress))
-            self._rows.setText("" if problem else waiting)
-            self._totals.setText("")
-            self.table.show_page((), (), 0, (), {})
-            for control in (self._before, self._after):
-                control.setEnabled(False)
+            self.rows.wait("" if problem else waiting)
             return
         task = next((t for t in self._tasks() if t.name == workspace.recipe.data.task), None)
-        parts = list(task.columns) if task else []
-        first, total = shown.page * PAGE_SIZE, shown.available
-        last = first + len(shown.rows)
-        self.table.show_page(shown.columns, shown.rows, first, parts, self._mapping())
-        span = f"{formatting.count(first + 1)} to {formatting.count(last)} of {formatting.count(total)}"
-        self._rows.setText(span if shown.rows else "No rows")
-        self._before.setEnabled(first > 0)
-        self._after.setEnabled(last < total)
-        self._totals.setText(" · ".join(f"{name} {formatting.count(count)}" for name, count in shown.totals.items()))
+        self.rows.show_preview(shown, list(task.columns) if task else [], self._mapping())
         self.tokens.show_examples(shown.examples, shown.longest_tokens > 0, shown.left_out)
         self.figures.show_preview(shown, workspace.recipe.data.max_tokens)
 

@@ -231,10 +231,11 @@ def test_identical_prompts_are_counted(table, made):
     rows = ["text,kind,label", *(f"t {index},{index % 3},{'ab'[index % 2]}" for index in range(60))]
     one = table(rows, template="{{ kind }}:")
     for tokenizer in (None, made("byte_pairs")):
-        (text,) = said(one, tokenizer)
+        text, same = said(one, tokenizer)
         assert text.startswith(
             "57 of 60 training prompts repeat another one, 3 of them with a different answer; 3 are distinct."
         )
+        assert same.startswith("54 of 60 examples are duplicates.")
 
 
 def test_one_prompt_for_all_is_refused(table):
@@ -273,7 +274,7 @@ def test_an_empty_answer_after_an_empty_thought_is_one(table, made):
 def test_answers_that_are_cut_are_told(table, made):
     rows = [{"prompt": f"p {n}", "completion": f"c {n} " * (40 if n < 3 else 1)} for n in range(6)]
     told = said(table(rows, task="pairs", max_tokens=16), made("words"))
-    assert "3 examples lose tokens of the answer, too." in told[0]
+    assert "3 examples lose tokens of the answer, too." in told[-1]
     rows = [{"prompt": f"p {n} " * 40, "completion": f"c {n}"} for n in range(6)]
     assert "lose" not in said(table(rows, task="pairs", max_tokens=16), made("words"))[0]
 
@@ -309,7 +310,11 @@ def test_duplicates_across_splits_are_counted(table, made):
 
     splits = {"train": part(0, 20), "validation": part(15, 10), "test": part(18, 20)}
     for tokenizer in (None, made("byte_pairs")):
-        texts = said(table(splits), tokenizer)
+        *texts, cure = said(table(splits), tokenizer)
+        assert cure == (
+            "12 of 50 examples are duplicates. To remove them, set [data] duplicates = 'remove' (in the terminal: "
+            "--set data.duplicates=remove)."
+        )
         assert [text.partition(",")[0] for text in texts] == [
             "5 of 10 validation examples are also in the training split",
             "2 of 20 test examples are also in the training split",
@@ -323,7 +328,8 @@ def test_texts_that_differ_in_how_unicode_composes_letters_are_the_same(table, m
 
     splits = {"train": [*part("NFC", "a"), *part("NFD", "a")], "test": [*part("NFD", "a"), *part("NFC", "b")]}
     for tokenizer in (None, made("byte_pairs")):
-        twice, there = said(table(splits), tokenizer)
+        twice, there, same = said(table(splits), tokenizer)
+        assert same.startswith("40 of 80 examples are duplicates.")
         assert twice.startswith("20 of 40 training prompts repeat another one with the same answer")
         assert there.startswith("20 of 40 test examples are also in the training split")
     rows = [{"prompt": f"p {n}", "completion": unicodedata.normalize(("NFC", "NFD")[n % 2], "né")} for n in range(20)]
@@ -331,9 +337,8 @@ def test_texts_that_differ_in_how_unicode_composes_letters_are_the_same(table, m
 
 
 def test_repeated_texts_are_counted(table):
-    assert said(table([{"text": f"t {index % 5}"} for index in range(20)], task="text")) == [
-        "15 of 20 training examples repeat another one."
-    ]
+    (told,) = said(table([{"text": f"t {index % 5}"} for index in range(20)], task="text"))
+    assert told.startswith("15 of 20 examples are duplicates. To remove them, set")
 
 
 def test_what_is_cut_is_told(table, made):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from sparsezo_gui.engine import caches, training
+from sparsezo_gui.engine.data import load_rows
+from sparsezo_gui.engine.data.keys import name_of
 from sparsezo_gui.engine.layers.blocks import Blocks
 from sparsezo_gui.engine.masks import kept
 from sparsezo_gui.engine.masks.report import find_mask
@@ -79,6 +83,19 @@ def test_few_are_kept_and_a_full_disk_stops_no_search(chosen, home, monkeypatch)
 
     monkeypatch.setattr(kept.Mask, "save", full)
     assert not finish(find_mask(chosen)).cost.kept
+
+
+@pytest.mark.parametrize("choice", [{"duplicates": "remove"}, {"leave_out": ()}, {"split_seed": 1}], ids=str)
+def test_a_mask_on_the_examples_is_found_anew_for_other_rows(chosen, tmp_path, choice):
+    rows = [{"text": f"a good film {index % 8}", "label": "yes" if index % 2 else "no"} for index in range(24)]
+    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    table = chosen.data.model_copy(update={"source": str(tmp_path / "all.jsonl"), "validation": 4, "test": 4})
+    mask = chosen.mask.model_copy(update={"text": "answers", "sequences": 30})
+    own = chosen.model_copy(update={"data": table, "mask": mask})
+    if "leave_out" in choice:
+        choice = {"leave_out": (name_of(load_rows(table)["train"][0]),)}
+    other = own.model_copy(update={"data": table.model_copy(update=choice)})
+    assert [finish(find_mask(each)).cost.kept for each in (own, other, own, other)] == [False, False, True, True]
 
 
 def test_the_overlap_with_other_kept_masks_is_counted(chosen, home):
