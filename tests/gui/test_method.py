@@ -15,6 +15,7 @@ from sparsezo_gui.gui.record import RunRecord
 from sparsezo_gui.gui.requests import CompareWays, FindMask, FindRate
 from sparsezo_gui.gui.theme import colours, theme
 from sparsezo_gui.gui.widgets.safe_text import tooltip
+from sparsezo_gui.gui.wording import grouped_numbers
 from sparsezo_gui.recipe.events import Progress, Stop
 from sparsezo_gui.recipe.noise import Noise, NoiseProbed
 
@@ -209,7 +210,7 @@ def test_the_advisor_speaks_and_keeps_silent(method, workspace, engine, qtbot):
 
     qtbot.waitUntil(lambda: bool(said()))
     qtbot.waitUntil(lambda: workspace.plan is not None)
-    assert said() == [f"Recommended: {workspace.plan.why}"]
+    assert said() == [grouped_numbers(f"Recommended: {workspace.plan.why}")]
     workspace.change("mask", rule="random", density=0.0002)
     assert len(said()) == 3
     workspace.change("mask", density=0.01)

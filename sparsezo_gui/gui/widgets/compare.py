@@ -92,7 +92,6 @@ class WaysCard(Card):
         mark = badge(f"Recommended: {way.title}")
         mark.setText("Recommended")
         restyle(mark, level="fits")
-        mark.setVisible(recommended)
         limits = label(in_form_words(way.problem or way.limits), "hint", wrap=True, name=f"Limits: {way.title}")
         numbers = QGridLayout()
         numbers.setHorizontalSpacing(2 * GRID)
@@ -106,6 +105,7 @@ class WaysCard(Card):
         title = label(way.title, "heading", wrap=True)
         title.setMinimumHeight(3 * GRID)  # that of the badge, so that all cards are alike
         framed = card(row(title, mark), numbers, limits, None, row(None, take))
+        mark.setVisible(recommended)  # not before it is in the card: it would be a window of its own
         self._cards.append(framed)
 
     def _pressed(self) -> None:
