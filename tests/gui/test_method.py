@@ -303,7 +303,8 @@ def test_the_noise_that_the_displayed_run_measured_is_shown(method, find, worksp
     trials = [Noise(recipe.estimator.epsilon, 1e-2, 1e-5)]
     record.add([NoiseProbed.of(trials)])
     workspace.run.changed.emit()
-    assert find("Suggested epsilon").text().startswith("Epsilon 0.003 is large enough: differences of the loss (1.0e-0")
+    told = find("Suggested epsilon").text()
+    assert told.startswith("Epsilon 0.003 is large enough: differences of the loss (1.0e-2) are")
     workspace.change("mask", density=0.05)
     assert not shown(method, "Loss differences and noise by epsilon"), "that run tunes other weights"
 

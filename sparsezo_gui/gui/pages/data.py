@@ -93,7 +93,7 @@ class DataPage(Page):
             button("File…", self._choose_file, image="file", name="Choose a data file"),
             button("Folder…", self._choose_folder, image="folder", name="Choose a data folder"),
             button("Hub…", self._search_hub, name="Search the Hub for data sets"),
-            button("Starter", lambda: self.use("starter"), name="Use the bundled data"), again,
+            button("Starter", lambda: self.use("starter"), name="Use the bundled data"), again, None,
         ))  # fmt: skip
         source = Sides(self._source, buttons, stacked=NARROW - AROUND, spacing=GRID)
         source.box.setStretch(0, 1)
