@@ -79,7 +79,7 @@ class Attention(QObject):
 
     def _show_title(self, record: RunRecord | None) -> None:
         path = self._workspace.recipe_path
-        done = f"{100 * record.step // record.steps}\u2009% – " if record is not None and record.steps else ""
+        done = f"{100 * record.step // record.steps} % – " if record is not None and record.steps else ""
         title = window_title(f"{done}{path.name} – SparseZO") if path else f"{done}SparseZO"
         if title != self._window.windowTitle():
             self._window.setWindowTitle(title)

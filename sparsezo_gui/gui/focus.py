@@ -56,10 +56,14 @@ def _parts(widget: QWidget) -> list[QWidget]:
         found = [widget.widget(place) for place in range(widget.count())]
     else:
         layout = None if isinstance(widget, QMainWindow) else widget.layout()
-        found = list(_laid_out(layout)) if layout is not None else []
+        found = [*_laid_out(layout)] if layout is not None else []
         rest = [each for each in widget.children() if isinstance(each, QWidget) and each not in found]
-        found += sorted((each for each in rest if not each.isWindow()), key=lambda each: (each.y(), each.x()))
+        found += _by_place([each for each in rest if not each.isWindow()])
     return [each for each in found if each is not None]
+
+
+def _by_place(parts: list[QWidget]) -> list[QWidget]:
+    return sorted(parts, key=lambda each: (each.y(), each.x()))
 
 
 def _laid_out(layout: QLayout) -> Iterator[QWidget]:

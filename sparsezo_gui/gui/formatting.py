@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparsezo_gui.recipe import metrics
-from sparsezo_gui.recipe.events import Evaluation, Progress
+from sparsezo_gui.recipe.events import ZERO, Evaluation, Progress
 from sparsezo_gui.sizes import duration as duration
 from sparsezo_gui.sizes import latency as latency
 from sparsezo_gui.sizes import size as size
@@ -49,7 +49,7 @@ def metric(name: str, value: float) -> str:
 
 def change(share: float) -> str:
     """A relative change in percent, with its sign: +2.0 %, −8.4 %."""
-    return f"{100 * share:+.1f} %".replace("-", "\u2212")
+    return "0.0 %" if abs(share) < ZERO else f"{100 * share:+.1f} %".replace("-", "\u2212")
 
 
 def share(part: float) -> str:

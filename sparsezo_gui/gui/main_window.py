@@ -55,7 +55,7 @@ class MainWindow(QMainWindow):
     def __init__(self, workspace: Workspace) -> None:
         super().__init__()
         self.workspace = workspace
-        self.setMinimumSize(110 * GRID, 72 * GRID)
+        self.setMinimumSize(100 * GRID, 54 * GRID)
         self.resize(QSize(1280, 800).boundedTo(self.screen().availableSize()))
         self._pages: dict[str, Page] = {}
         self._closing = self._in_progress = False

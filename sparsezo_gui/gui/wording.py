@@ -1,5 +1,5 @@
 """Sentences of the engine in the words of the window's forms: settings and export formats by their titles, not as in a
-recipe's file or a command."""
+recipe's file or a command, and numbers as everywhere in the window."""
 
 from __future__ import annotations
 
@@ -27,16 +27,23 @@ _COLUMNS = re.compile(r"with columns = \{[^}]*\}")
 _NAME = "|".join(sorted(EXPORTS, key=len, reverse=True))
 _FORMATS = re.compile(rf"with --format ((?:{_NAME})\b(?: or (?:{_NAME})\b)*)")
 
+_GROUPED = re.compile(r"(?<!\w)'[^']*'|(?<![\w.,])\d{1,3}(?:,\d{3})+(?!\w|,\d)")
+
+
+def grouped_numbers(sentence: str) -> str:
+    """``sentence`` with "12,300" as "12 300", but for what it quotes."""
+    return _GROUPED.sub(lambda found: found[0] if found[0][0] == "'" else found[0].replace(",", "\u2009"), sentence)
+
 
 def in_form_words(sentence: str) -> str:
     """``sentence`` with "[estimator] rule = 'two-sided'" as "Gradient estimate = 'Central difference (SPSA)'",
     "[privacy]" as "'Privacy of the examples'", and "with --format hf" as "as 'Hugging Face folder'"; without hints for
-    the terminal."""
+    the terminal. See also `grouped_numbers`."""
     sentence = _COLUMNS.sub("above the rows on the Data page", _TERMINAL.sub("", sentence))
     sentence = _FORMATS.sub(_titles, _SETTING.sub(_words, sentence))
     sentence = _DOTTED.sub(lambda found: _title(*found.groups()) or found[0], sentence)
     sentence = _BARE.sub(lambda found: _only_title(found[0]) or found[0], sentence)
-    return _TABLE.sub(lambda found: f"'{TABLES[found[1]]}'", sentence)
+    return grouped_numbers(_TABLE.sub(lambda found: f"'{TABLES[found[1]]}'", sentence))
 
 
 def _titles(found: re.Match[str]) -> str:

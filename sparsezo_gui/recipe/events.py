@@ -24,6 +24,7 @@ from sparsezo_gui.recipe.commands import SetRate as SetRate
 from sparsezo_gui.recipe.commands import Stop as Stop
 from sparsezo_gui.recipe.commands import StopAnswer as StopAnswer
 
+ZERO = 0.0005  # a relative change that rounds to 0.0 %
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A float; NaN and infinity are null in JSON."""
 
@@ -154,7 +155,7 @@ class Examples(Event):
 
     Each is an object with ``number`` (in its split, from 1), ``loss`` (nats), ``prompt`` (only its end if it is long),
     ``expected`` and ``answer`` (what the model chose or wrote; empty if the task has neither); changed ones also have
-    ``before``, the base model's answer, if that was evaluated since the run was last started or resumed.
+    ``before``, the base model's answer, if that is known.
     """
 
     step: int
@@ -202,7 +203,8 @@ class GeneralText(Event):
     def __str__(self) -> str:
         before, after = (f"{each:,.0f}" if each >= 1000 else f"{each:.4g}" for each in (self.base, self.tuned))
         times = self.increase + 1
-        change = f"{times:,.0f} times as high" if times >= 10 else f"{100 * self.increase:+.1f} %"
+        percent = "0.0 %" if abs(self.increase) < ZERO else f"{100 * self.increase:+.1f} %"
+        change = f"{times:,.0f} times as high" if times >= 10 else percent
         return f"{before} before, {after} after ({change})"
 
 

@@ -38,7 +38,8 @@ def _about(registry: Registry[Any], rule: str) -> str:
     if factor == 1:
         return summary
     with_sgd = times(MASKS[rule], UPDATES["sgd"])
-    return f"{summary} Needs about {factor:g} times the learning rate of `sensitive`, with SGD {with_sgd:g} times."
+    sgd = "the same" if with_sgd == 1 else f"{with_sgd:g} times"
+    return f"{summary} Needs about {factor:g} times the learning rate of `sensitive`, with SGD {sgd}."
 
 
 def markdown() -> str:

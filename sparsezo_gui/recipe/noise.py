@@ -51,16 +51,19 @@ class NoiseProbed(Event):
     @property
     def words(self) -> str:
         """The result in sentences."""
-        found = self.chosen
+        found, noise = self.chosen, f"rounding noise ({_short(self.chosen.rounding)})"
+        difference = f"differences of the loss ({_short(found.difference)})"
         if not found.clear:
             return (
-                f"Even at epsilon {found.epsilon:g}, differences of the loss ({found.difference:.1e}) are close to "
-                f"rounding noise ({found.rounding:.1e}): the run may learn slowly. Compute in float32, or tune more "
-                "weights."
+                f"Even at epsilon {found.epsilon:g}, {difference} are close to {noise}: the run may learn slowly. "
+                "Compute in float32, or tune more weights."
             )
         times = found.difference / found.rounding if found.rounding else float("inf")
-        above = f"{times:.0f} times" if times < 1000 else "far above"
-        why = f"differences of the loss ({found.difference:.1e}) are {above} rounding noise ({found.rounding:.1e})"
+        why = f"{difference} are {f'{times:.0f} times' if times < 1000 else 'far above'} {noise}"
         if self.epsilon == self.wanted:
             return f"Epsilon {self.epsilon:g} is large enough: {why}."
         return f"Epsilon {self.wanted:g} is too small, so a run raises it to {self.epsilon:g}: there, {why}."
+
+
+def _short(nats: float) -> str:
+    return f"{nats:.1e}".replace("e-0", "e-")

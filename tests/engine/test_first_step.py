@@ -122,3 +122,27 @@ def test_whoever_asks_for_an_evaluation_gets_the_base_model_to_compare_with(reci
             commands.put(e.EvaluateNow("test", 1))
             commands.put(e.Stop())
     assert measured(told)[1:] == [(0, "test", False), (2, "test", False), (1, "test", False)]
+
+
+def changed_answers(events):
+    """Of each evaluation after the first step: its step, its split and the answers that changed."""
+    return [(each.step, each.split, each.changed) for each in of(e.Examples, events) if each.step]
+
+
+def test_a_resumed_run_says_which_answers_changed_like_one_that_was_never_stopped(recipe, tmp_path):
+    fast = recipe.model_copy(update={"update": recipe.update.model_copy(update={"learning_rate": 0.3})})
+    whole = changed_answers(training.train(fast, folder=tmp_path / "whole"))
+    assert any(changed for step, _, changed in whole if step == 6), "else there is nothing to say"
+    run = training.train(fast, folder=tmp_path / "run")
+    assert any(isinstance(event, e.Evaluation) and event.step == 4 for event in run)
+    run.close()
+    assert changed_answers(training.resume(tmp_path / "run")) == whole[1:]
+
+
+@pytest.mark.parametrize("damage", ['{"validation": "no list"}', '{"validation": ["too few"]}', "{"])
+def test_answers_that_cannot_be_used_are_not_compared_with(recipe, tmp_path, damage):
+    run = training.train(recipe, folder=tmp_path / "run")
+    assert any(isinstance(event, e.Evaluation) and event.step == 4 for event in run)
+    run.close()
+    (tmp_path / "run" / "answers.json").write_text(damage, encoding="utf-8")
+    assert changed_answers(training.resume(tmp_path / "run"))[0] == (6, "validation", [])

@@ -156,7 +156,7 @@ def test_the_title_carries_the_percentage_while_a_run_goes(window, workspace, en
     qtbot.waitUntil(lambda: workspace.run.record is not None and workspace.run.record.step > 2)
     window.page("run").pause_or_resume()
     qtbot.waitUntil(lambda: workspace.run.record.state == "paused")
-    assert window.windowTitle() == f"{workspace.run.record.step // 2}\u2009% – mails.toml – SparseZO"
+    assert window.windowTitle() == f"{workspace.run.record.step // 2} % – mails.toml – SparseZO"
     window.page("run").stop()
     qtbot.waitUntil(lambda: not workspace.run.running)
     assert window.windowTitle() == "mails.toml – SparseZO"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from PySide6.QtCore import QPoint, QRect, Qt
+from PySide6.QtCore import QEvent, QObject, QPoint, QRect, Qt
 from PySide6.QtWidgets import QApplication
 from standin import listed
 
+from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.pages import PAGES
 
 TALL = 4000  # pixels: nothing scrolls, so that places can be compared
@@ -17,7 +18,7 @@ TALL = 4000  # pixels: nothing scrolls, so that places can be compared
 def tabbed(window, qtbot, key=Qt.Key.Key_Tab):
     """All that Tab reaches, from the first to the last."""
     window.activateWindow()
-    qtbot.waitUntil(lambda: QApplication.focusWidget() is not None)
+    qtbot.waitUntil(window.isActiveWindow)
     window.setFocus()
     found = []
     while True:
@@ -76,6 +77,39 @@ def test_the_focus_goes_through_a_page_as_one_reads_it(filled, click, qtbot, pag
     first = [name for name in names if name.startswith("Go to ")]
     assert names[: len(first)] == first, "the pages come first, the strip below the page last"
     assert page not in ("model", "data", "method") or names[-2:] == ["Memory details", "Measure memory"]
+
+
+class Watch(QObject):
+    """The windows that appear."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def eventFilter(self, watched, event):
+        if event.type() == QEvent.Type.Show and watched.isWidgetType() and watched.isWindow():
+            self.seen.append(type(watched).__name__)
+        return False
+
+
+def test_no_part_of_a_page_appears_as_a_window_before_it_is_in_its_page(workspace, qapp, qtbot):
+    watch = Watch()
+    qapp.installEventFilter(watch)
+    window = MainWindow(workspace)
+    qtbot.addWidget(window)
+    window.show()
+    workspace.start()
+    qtbot.waitUntil(lambda: workspace.engine_state == "ready" and workspace.plan is not None)
+    for page in PAGES:
+        window.go(page)
+    workspace.compare_ways()
+    qtbot.waitUntil(lambda: not workspace.busy_with())
+    workspace.change_all({"estimator": {"rule": "first-order"}, "update": {"rule": "adam"}})
+    qtbot.waitUntil(lambda: not workspace.busy_with())
+    qapp.removeEventFilter(watch)
+    assert watch.seen == ["MainWindow"]
+    workspace.close(60)
+    window.close()
 
 
 def test_a_form_that_is_made_anew_keeps_its_place(filled, click, workspace, qtbot):

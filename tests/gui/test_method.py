@@ -15,6 +15,7 @@ from sparsezo_gui.gui.record import RunRecord
 from sparsezo_gui.gui.requests import CompareWays, FindMask, FindRate
 from sparsezo_gui.gui.theme import colours, theme
 from sparsezo_gui.gui.widgets.safe_text import tooltip
+from sparsezo_gui.gui.wording import grouped_numbers
 from sparsezo_gui.recipe.events import Progress, Stop
 from sparsezo_gui.recipe.noise import Noise, NoiseProbed
 
@@ -209,7 +210,7 @@ def test_the_advisor_speaks_and_keeps_silent(method, workspace, engine, qtbot):
 
     qtbot.waitUntil(lambda: bool(said()))
     qtbot.waitUntil(lambda: workspace.plan is not None)
-    assert said() == [f"Recommended: {workspace.plan.why}"]
+    assert said() == [grouped_numbers(f"Recommended: {workspace.plan.why}")]
     workspace.change("mask", rule="random", density=0.0002)
     assert len(said()) == 3
     workspace.change("mask", density=0.01)
@@ -302,7 +303,8 @@ def test_the_noise_that_the_displayed_run_measured_is_shown(method, find, worksp
     trials = [Noise(recipe.estimator.epsilon, 1e-2, 1e-5)]
     record.add([NoiseProbed.of(trials)])
     workspace.run.changed.emit()
-    assert find("Suggested epsilon").text().startswith("Epsilon 0.003 is large enough: differences of the loss (1.0e-0")
+    told = find("Suggested epsilon").text()
+    assert told.startswith("Epsilon 0.003 is large enough: differences of the loss (1.0e-2) are")
     workspace.change("mask", density=0.05)
     assert not shown(method, "Loss differences and noise by epsilon"), "that run tunes other weights"
 

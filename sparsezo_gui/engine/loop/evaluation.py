@@ -14,6 +14,7 @@ from sparsezo_gui.engine.data import task
 from sparsezo_gui.engine.evaluate import BATCH, evaluate
 from sparsezo_gui.engine.general import NOT_MEASURED, compared
 from sparsezo_gui.engine.loop.running import Events, Loaded, Running
+from sparsezo_gui.engine.runs.answers import answers_of, keep_answers
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import events as e
 from sparsezo_gui.recipe import outcome
@@ -42,14 +43,22 @@ def _measured(running: Running, model: Loaded, split: str, base: bool = False, f
         return
     compared = session.base(examples, BATCH)
     with session.original() if base else session.current():
-        before = () if base or first else running.answers.get(split, ())
+        before = () if base or first else _answers(running, model, split, len(examples))
         found = yield from evaluate(session.model, examples, split, session.recipe.objective, compared, before)
     if base and first is None and any(found.answers):
         running.answers[split] = found.answers
+        keep_answers(running.run.path, running.answers)
     step, metric = 0 if base else session.step, task(session.recipe.data.task).metric
     partial = len(examples) < len(whole)
     yield from running.record(e.Evaluation(step, split, found.metrics, _changed(model, split), metric, partial))
     yield from running.record(e.Examples(step, split, found.best, found.worst, found.changed))
+
+
+def _answers(running: Running, model: Loaded, split: str, count: int) -> list[str]:
+    """What the base model answered to the ``count`` examples of a split; none if that is unknown, or they changed."""
+    running.answers = running.answers or answers_of(running.run.path)
+    known = running.answers.get(split, [])
+    return known if len(known) == count and not _changed(model, split) else []
 
 
 def _changed(model: Loaded, split: str) -> tuple[str, ...]:

@@ -21,10 +21,13 @@ The run folder (version 5)
                       those of the steps before it from its parents
 ``frames/``           checkpoints, a cache (see `checkpoints`)
 ``events.jsonl``      one JSON object per line for each event other than a step: evaluations with their best and
-                      worst examples, the base model's losses, the perplexity on general text, notices, returns, rate
-                      changes, ends; a reader MUST skip lines that it cannot read, and MUST NOT rate a run by an
-                      evaluation that has ``changed`` (the ``inputs`` that were different then) or is ``partial`` (on
-                      the first examples only). Evaluations of step 0 may come after those of later steps
+                      worst examples, the base model's losses, the noise of the loss, the perplexity on general text,
+                      notices, returns, rate changes, ends; a reader MUST skip lines that it cannot read, and MUST NOT
+                      rate a run by an evaluation that has ``changed`` (the ``inputs`` that were different then) or is
+                      ``partial`` (on the first examples only). Evaluations of step 0 may come after those of later
+                      steps
+``answers.json``      what the base model answered to all examples, a list by split; a cache, to tell which changed
+``labels.json``       what the user calls the run, and its tags
 ``notes.md``          the user's notes
 ``branches/NAME/``    a run that continues from a step of this one: itself a run folder, whose ``run.json`` has under
                       ``branched`` the step, how many ``records`` this run's journal had then, the ``hash`` (SHA-256) of

@@ -20,6 +20,7 @@ from sparsezo_gui.gui.widgets.example_figures import ExampleFigures
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.hub import HubDialog
 from sparsezo_gui.gui.widgets.safe_text import safe_name
+from sparsezo_gui.gui.widgets.sides import AROUND, NARROW, Columns, Sides
 from sparsezo_gui.gui.widgets.template import TemplateEdit
 from sparsezo_gui.gui.widgets.tokens import TokenView
 from sparsezo_gui.gui.wording import in_form_words
@@ -51,11 +52,9 @@ class DataPage(Page):
         self._page, self._stages = 0, Stages(ONE)
         self._asked: object = None
         self.hub: HubDialog | None = None
-        beside = row(self._make_seen(), self._make_template(), spacing=2 * GRID)
-        beside.setStretch(0, 3)
-        beside.setStretch(1, 2)
-        self._seen = QWidget()
-        self._seen.setLayout(beside)
+        self._seen = Sides(self._make_seen(), self._make_template(), stacked=NARROW, spacing=2 * GRID)
+        self._seen.box.setStretch(0, 3)
+        self._seen.box.setStretch(1, 2)
         self.rows = DataRows()
         self.rows.paged.connect(self._change_page)
         self.rows.left_out.connect(lambda names: self._set(leave_out=names))
@@ -89,13 +88,16 @@ class DataPage(Page):
         form = QGridLayout()
         form.setHorizontalSpacing(3 * GRID)
         form.setVerticalSpacing(GRID)
-        source = row(
-            self._source, button("File…", self._choose_file, image="file", name="Choose a data file"),
+        buttons = QWidget()
+        buttons.setLayout(row(
+            button("File…", self._choose_file, image="file", name="Choose a data file"),
             button("Folder…", self._choose_folder, image="folder", name="Choose a data folder"),
             button("Hub…", self._search_hub, name="Search the Hub for data sets"),
-            button("Starter", lambda: self.use("starter"), name="Use the bundled data"), again,
-        )  # fmt: skip
-        for line, (title, part) in enumerate((("Source", source), ("Task", row(self._task, None)))):
+            button("Starter", lambda: self.use("starter"), name="Use the bundled data"), again, None,
+        ))  # fmt: skip
+        source = Sides(self._source, buttons, stacked=NARROW - AROUND, spacing=GRID)
+        source.box.setStretch(0, 1)
+        for line, (title, part) in enumerate((("Source", row(source)), ("Task", row(self._task, None)))):
             form.addWidget(label(title, "heading"), line, 0)
             form.addLayout(part, line, 1)
         return card(form, self._fault)
@@ -120,12 +122,10 @@ class DataPage(Page):
     def _make_figures(self) -> tuple[QWidget, QWidget]:
         self.figures = ExampleFigures()
         self._fields = {name: SettingField(name, DataTable.model_fields[name], "data") for name in LIMITS}
-        limits = QGridLayout()
-        limits.setHorizontalSpacing(2 * GRID)
-        for index, field in enumerate(self._fields.values()):
+        limits = Columns(4, 22 * GRID, 2 * GRID, GRID)
+        for field in self._fields.values():
             field.edited.connect(self._limit)
-            limits.addWidget(field, index // 4, index % 4)
-            limits.setColumnStretch(index % 4, 1)
+        limits.fill([*self._fields.values()])
         self._results = card(self.figures)
         return self._results, card(label("Examples to use", "heading"), label(SPLITTING, "hint", wrap=True), limits)
 

@@ -41,7 +41,6 @@ FIELD_TOP, BUTTON_TOP = 8, 3  # pixels from the top of a field or radio button t
 class ExportPage(Page):
     """Run, step, format and target; then a button, progress, and the result of the check."""
 
-    widest = 1100
     floating = True
 
     def __init__(self, workspace: Workspace) -> None:

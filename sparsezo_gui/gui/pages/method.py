@@ -9,7 +9,6 @@ from PySide6.QtGui import QMouseEvent
 from PySide6.QtWidgets import (
     QButtonGroup,
     QFrame,
-    QGridLayout,
     QRadioButton,
     QSizePolicy,
     QVBoxLayout,
@@ -36,7 +35,8 @@ from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.mask import MaskCard
 from sparsezo_gui.gui.widgets.noise import NoiseProbe
 from sparsezo_gui.gui.widgets.rate import RateFinder
-from sparsezo_gui.gui.wording import TITLES
+from sparsezo_gui.gui.widgets.sides import Columns
+from sparsezo_gui.gui.wording import TITLES, in_form_words
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.presets import PRESETS, matching
 from sparsezo_gui.recipe.registry import BY_TABLE, REGISTRIES
@@ -57,16 +57,14 @@ class MethodPage(Page):
         self._rules: dict[str, Combo] = {}
         self._shown: tuple[str, ...] = ()
         self._group = QButtonGroup(self)
-        presets = QGridLayout()
-        presets.setSpacing(GRID)
+        cards = list[QWidget]()
         for index, preset in enumerate(PRESETS):
             choice = PresetCard(preset.title, preset.goal)
             choice.radio.clicked.connect(lambda _=False, preset=preset: self._take(workspace.use_preset(preset)))
             self._group.addButton(choice.radio, index)
-            presets.addWidget(choice, *divmod(index, PRESETS_IN_A_ROW))
-            presets.setColumnStretch(index % PRESETS_IN_A_ROW, 1)
-        self._presets = QWidget()
-        self._presets.setLayout(presets)
+            cards.append(choice)
+        self._presets = Columns(PRESETS_IN_A_ROW, 14 * GRID, GRID, GRID)
+        self._presets.fill(cards)
         self._presets.hide()
         self._methods = button("More methods", lambda: self._toggle(self._presets, self._methods, "more methods"),
                                role="flat", image="chevron-right", name="Show more methods")  # fmt: skip
@@ -74,7 +72,7 @@ class MethodPage(Page):
         self.body.addWidget(self._methods, 0, Qt.AlignmentFlag.AlignLeft)
         self.body.addWidget(self._presets)
         self._own = label("Custom settings; choosing a method replaces them.", "hint")
-        self._basic = QGridLayout()
+        self._basic = _columns()
         self._advanced = QVBoxLayout()
         self._advanced.setSpacing(3 * GRID)
         self._more = button("Advanced", lambda: self._toggle(self._panel, self._more, "advanced settings"), role="flat",
@@ -106,7 +104,7 @@ class MethodPage(Page):
         model = workspace.model
         sentences = advice(workspace.memory, workspace.recipe, model.parameters if model else 0, workspace.plan)
         for part, sentence in zip(self._advice, [*sentences, *[""] * MAX_SENTENCES], strict=False):
-            part.setText(sentence)
+            part.setText(in_form_words(sentence))
             part.setVisible(bool(sentence))
         self._worth.setVisible(bool(sentences))
 
@@ -143,11 +141,9 @@ class MethodPage(Page):
         self._group.setExclusive(True)
 
     def _build(self) -> None:
-        clear(self._basic)
         clear(self._advanced)
         self._fields.clear()
         self._rules.clear()
-        self._basic = _grid(self._basic)
         basic: list[SettingField] = []
         for table in TITLES:
             values: Settings = getattr(self._workspace.recipe, table)
@@ -160,8 +156,7 @@ class MethodPage(Page):
                 (basic if shown(info).basic else rest).append(field)
             self._advanced.addWidget(self._section(table, values, rest))
         basic.sort(key=lambda field: field.name != "steps")  # what people change first
-        for index, field in enumerate(basic):
-            self._basic.addWidget(field, index // COLUMNS, index % COLUMNS)
+        self._basic.fill(basic)
 
     def _section(self, table: str, values: Settings, fields: list[SettingField]) -> QWidget:
         parts: list[Part] = [label(TITLES[table], "heading")]
@@ -177,12 +172,9 @@ class MethodPage(Page):
             about.setIconSize(QSize(14, 14))
             parts += [row(combo, about, None), label(values.summary(), "hint", wrap=True)]
         if fields:
-            grid = _grid(QGridLayout())
-            for index, field in enumerate(fields):
-                grid.addWidget(field, index // COLUMNS, index % COLUMNS)
-            for place in range(len(fields), COLUMNS):
-                grid.addWidget(QWidget(), 0, place)  # for columns of equal width in all sections
-            parts.append(grid)
+            columns = _columns()
+            columns.fill(fields)
+            parts.append(columns)
         section = QWidget()
         section.setLayout(column(*parts))
         return section
@@ -229,10 +221,5 @@ class PresetCard(QFrame):
             self.radio.click()
 
 
-def _grid(grid: QGridLayout) -> QGridLayout:
-    grid.setHorizontalSpacing(3 * GRID)
-    grid.setVerticalSpacing(2 * GRID)
-    for place in range(COLUMNS):
-        grid.setColumnStretch(place, 1)
-        grid.setColumnMinimumWidth(place, 22 * GRID)
-    return grid
+def _columns() -> Columns:
+    return Columns(COLUMNS, 22 * GRID, 3 * GRID, 2 * GRID)

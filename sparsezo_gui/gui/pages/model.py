@@ -23,6 +23,7 @@ from sparsezo_gui.gui.widgets.hub import DownloadBar, HubSearch
 from sparsezo_gui.gui.widgets.memory import verdict_of
 from sparsezo_gui.gui.widgets.model_list import ID, Entry, ModelList
 from sparsezo_gui.gui.widgets.safe_text import safe_name
+from sparsezo_gui.gui.widgets.sides import NARROW, Sides
 from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.recipe import ModelTable
@@ -75,10 +76,10 @@ class ModelPage(Page):
                   "precision.", "hint", wrap=True),
             self._revision, self._trust, None,
         )  # fmt: skip
-        main = row(left, right, spacing=2 * GRID)
-        main.setStretch(0, 5)
-        main.setStretch(1, 6)
-        self.body.addLayout(main, 1)
+        main = Sides(left, right, stacked=NARROW, spacing=2 * GRID)
+        main.box.setStretch(0, 5)
+        main.box.setStretch(1, 6)
+        self.body.addWidget(main, 1)
         self.body.addLayout(row(None, button("Continue to Data", lambda: self.go_to.emit("data"))))
         workspace.on(ListModels, CheckFits, call=self._fill)
         workspace.on(ListModels, CheckFits, call=self._show)

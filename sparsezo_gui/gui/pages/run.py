@@ -15,18 +15,17 @@ from sparsezo_gui.gui.plots.controls import PlotControls
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import WAITING
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import Page, ProgressBar, button, card, column, label, row
+from sparsezo_gui.gui.widgets.basic import WIDEST, Page, ProgressBar, button, card, column, label, row
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
 from sparsezo_gui.gui.widgets.outlook import Outlook
 from sparsezo_gui.gui.widgets.results import Results
-from sparsezo_gui.gui.widgets.sides import Sides
+from sparsezo_gui.gui.widgets.sides import NARROW, Sides
 from sparsezo_gui.gui.widgets.summary import Summary
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.events import Ask, Command, EvaluateNow, Pause, Release, Resume, SetRate, Stop
 
 TICK_MS = 100  # shortest interval between two redraws
 SHARE = 0.08  # of one processor core for drawing: with two cores, every percent of it slows the training
-NARROW = 700  # pixels below which the results go below the plots
 PENDING: dict[type[Command], str] = {
     Pause: "pausing after this step…",
     Stop: "stopping after this step…",
@@ -39,6 +38,7 @@ class RunPage(Page):
     """Redraws at most ten times a second, and only while visible."""
 
     floating = True
+    widest = 0  # plots and lists use what there is
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__("Run", "")
@@ -56,6 +56,7 @@ class RunPage(Page):
         self._figures.setLayout(self._make_figures())
         self._summary = Summary()
         self._summary.hide()
+        self._summary.setMaximumWidth(WIDEST)
         self._summary.export_wanted.connect(lambda step: self.export_wanted.emit(self._folder, step))
         self._summary.ask_wanted.connect(lambda step: self.ask_wanted.emit(self._folder, step))
         for part in (self._figures, self._summary, self._bar):

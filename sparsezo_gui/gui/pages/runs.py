@@ -28,12 +28,13 @@ from sparsezo_gui.gui.run_requests import (
     ShareRun,
 )
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import Empty, Page, button, card, label, restyle, row
+from sparsezo_gui.gui.widgets.basic import WIDEST, Empty, Page, button, card, label, restyle, row
 from sparsezo_gui.gui.widgets.comparison import RunView
 from sparsezo_gui.gui.widgets.run_dialogs import DeleteDialog, LabelDialog, ask_branch, ask_share
 from sparsezo_gui.gui.widgets.run_tree import RunList
 from sparsezo_gui.gui.widgets.safe_text import safe_name, tooltip
 from sparsezo_gui.gui.widgets.share import file_lines
+from sparsezo_gui.gui.widgets.sides import NARROW
 from sparsezo_gui.gui.widgets.steps import StepSlider, results_at
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.plain import readable
@@ -41,13 +42,13 @@ from sparsezo_gui.recipe.events import EvaluateNow, GoBack, Stop
 
 # whose problems are shown here
 KINDS = (BranchRun, SaveNotes, ListContents, ShareRun, ReceiveRun, LabelRun, RemoveRun, InspectRun, ReadRun)
-NARROW = 700  # pixels below which the selected run goes below the list
 
 
 class RunsPage(Page):
     """The tree on the left, the selected run on the right. Actions that need its model load it, paused."""
 
     floating = True
+    widest = 0  # plots and lists use what there is
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__("Runs", "Every step of every run is saved. Choose a step to continue from.")
@@ -69,6 +70,7 @@ class RunsPage(Page):
         splitter = self._splitter = QSplitter(Qt.Orientation.Horizontal)
         splitter.setChildrenCollapsible(False)
         self._view = RunView(workspace, self._make_detail())
+        self._view.setMaximumWidth(WIDEST)
         splitter.addWidget(self._list)
         splitter.addWidget(self._view)
         for place in range(2):

@@ -23,6 +23,7 @@ from sparsezo_gui.gui.theme import GRID, icon, theme
 from sparsezo_gui.gui.widgets.safe_text import Label, tooltip
 from sparsezo_gui.recipe.events import Progress
 
+WIDEST = 1100
 Part = QWidget | QLayout | int | None
 """Of a row, column or card: None is a stretch, a number is space."""
 
@@ -192,7 +193,7 @@ class Page(QWidget):
     """A page: title, one sentence, a banner for problems, and a body that scrolls if it does not fit."""
 
     floating = False  # whether the banner lies over the end of the page, so that nothing moves when it comes
-    widest = 0  # pixels of the content at most, so that lines stay readable on large screens; 0: all there are
+    widest = WIDEST  # pixels of the content at most, so that lines stay readable on large screens; 0: all there are
     go_to = Signal(str)  # the name of another page to show
     step_selected = Signal(object, int)  # folder of a run, and its step, which the chat is to answer from
     export_wanted = Signal(object, int)  # the same, to be exported

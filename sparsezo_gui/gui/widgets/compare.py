@@ -19,11 +19,11 @@ from sparsezo_gui.gui.widgets.basic import (
     badge,
     button,
     card,
-    clear,
     label,
     restyle,
     row,
 )
+from sparsezo_gui.gui.widgets.sides import Columns
 from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.ways import uses
@@ -48,11 +48,10 @@ class WaysCard(Card):
         self._bar = ProgressBar("Comparison progress")
         self._why = label("", wrap=True, name="Recommended way")
         self._notes = label("", "hint", wrap=True, name="Notes on the comparison")
-        self._grid = QGridLayout()
-        self._grid.setSpacing(GRID)
+        self._columns = Columns(IN_A_ROW, 26 * GRID, GRID, GRID)
         head = row(label("Ways to tune", "heading"), 2 * GRID, self._doing, self._button)
         head.setStretch(2, 1)
-        add(self.box, head, self._bar, self._why, self._grid, self._notes)
+        add(self.box, head, self._bar, self._why, self._columns, self._notes)
         workspace.on(EstimateWays, CompareWays, call=self.refresh)
         for signal in (workspace.recipe_changed, workspace.blocker_changed):
             signal.connect(self.refresh)
@@ -79,21 +78,20 @@ class WaysCard(Card):
     def _show(self, plan: Plan | None) -> None:
         if plan is not self._shown:
             self._shown = plan
-            clear(self._grid)
             self._takes, self._cards = [], []
-            for index, way in enumerate(plan.ways if plan else ()):
-                self._add(way, index, plan is not None and way is plan.best)
+            for way in plan.ways if plan else ():
+                self._add(way, plan is not None and way is plan.best)
+            self._columns.fill(self._cards)
         for take, framed, way in zip(self._takes, self._cards, plan.ways if plan else (), strict=True):
             used = uses(self._workspace.recipe, way.tables)
             take.setText("In use" if used else "Use")
             take.setEnabled(not used and not way.problem)
             restyle(framed, chosen="true" if used else "false")
 
-    def _add(self, way: WayFigures, index: int, recommended: bool) -> None:
+    def _add(self, way: WayFigures, recommended: bool) -> None:
         mark = badge(f"Recommended: {way.title}")
         mark.setText("Recommended")
         restyle(mark, level="fits")
-        mark.setVisible(recommended)
         limits = label(in_form_words(way.problem or way.limits), "hint", wrap=True, name=f"Limits: {way.title}")
         numbers = QGridLayout()
         numbers.setHorizontalSpacing(2 * GRID)
@@ -107,9 +105,8 @@ class WaysCard(Card):
         title = label(way.title, "heading", wrap=True)
         title.setMinimumHeight(3 * GRID)  # that of the badge, so that all cards are alike
         framed = card(row(title, mark), numbers, limits, None, row(None, take))
+        mark.setVisible(recommended)  # not before it is in the card: it would be a window of its own
         self._cards.append(framed)
-        self._grid.addWidget(framed, index // IN_A_ROW, index % IN_A_ROW)
-        self._grid.setColumnStretch(index % IN_A_ROW, 1)
 
     def _pressed(self) -> None:
         if self._workspace.of(CompareWays).busy:

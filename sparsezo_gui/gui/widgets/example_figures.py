@@ -7,8 +7,9 @@ from PySide6.QtWidgets import QWidget
 from sparsezo_gui.answers import DataPreview
 from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import column, label, restyle, row
+from sparsezo_gui.gui.widgets.basic import column, label, restyle
 from sparsezo_gui.gui.widgets.histogram import Histogram, ShareBars
+from sparsezo_gui.gui.widgets.sides import AROUND, NARROW, Sides
 
 NO_LENGTHS = "Shown once there are examples and the model is on this computer."
 NO_TOKENIZER = "Unknown: the model's tokenizer cannot be used."
@@ -23,13 +24,13 @@ class ExampleFigures(QWidget):
         self._longest = label("", "dim", wrap=True, name="Longest example")
         self._cut = label("", wrap=True, name="Truncated examples")
         self._balance_title = label("Answers", "heading")
-        sides = row(
-            column(label("Length", "heading"), self.lengths, self._longest, self._cut, None),
-            column(self._balance_title, self.balance, None), spacing=4 * GRID,
-        )  # fmt: skip
+        lengths, answers = QWidget(), QWidget()
+        lengths.setLayout(column(label("Length", "heading"), self.lengths, self._longest, self._cut, None))
+        answers.setLayout(column(self._balance_title, self.balance, None))
+        sides = Sides(lengths, answers, stacked=NARROW - AROUND, spacing=4 * GRID)
         for side in range(2):
-            sides.setStretch(side, 1)
-        self.setLayout(sides)
+            sides.box.setStretch(side, 1)
+        self.setLayout(column(sides))
 
     def show_preview(self, preview: DataPreview, limit: int) -> None:
         """Shows a preview; ``limit`` is the longest length in tokens that is not truncated."""

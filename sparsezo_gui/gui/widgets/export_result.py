@@ -18,6 +18,7 @@ from sparsezo_gui.gui.theme import GRID, icon, theme
 from sparsezo_gui.gui.widgets.basic import button, clear, column, label, row
 from sparsezo_gui.gui.widgets.dialogs import Confirmation
 from sparsezo_gui.gui.widgets.safe_text import safe_sentence
+from sparsezo_gui.gui.wording import grouped_numbers
 from sparsezo_gui.gui.workspace import Workspace
 
 
@@ -155,4 +156,4 @@ def result(exported: Exported, pushed: Pushed | None) -> str:
     if pushed is not None:
         seen = "only you can see it" if pushed.private else "everybody can see it"
         told.append(f"Uploaded to {pushed.address}; {seen}.")
-    return " ".join(told)
+    return grouped_numbers(" ".join(told))

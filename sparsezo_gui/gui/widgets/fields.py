@@ -15,7 +15,7 @@ from sparsezo_gui.gui.help import PLACE, show_help
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import button, column, label, restyle, row
 from sparsezo_gui.gui.widgets.edits import ListEdit, NumberEdit, TextEdit
-from sparsezo_gui.gui.wording import in_form_words
+from sparsezo_gui.gui.wording import grouped_numbers, in_form_words
 from sparsezo_gui.recipe.variants import shown
 
 INDENT = 27  # of the hint below a radio button
@@ -159,7 +159,7 @@ class SettingField(QWidget):
         self.name = name
         self.setProperty(PLACE, f"{table}/{rule}/{name}")
         self.title = title_of(name, field)
-        self.help = (field.description or "").replace(" %", "\u00a0%")
+        self.help = grouped_numbers(field.description or "")
         typical = shown(field).sane
         span = f" Typical: {formatting.number(typical[0])} to {formatting.number(typical[1])}." if typical else ""
         self._help_and_range = self.help + span

@@ -11,6 +11,7 @@ from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.calls import Request
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import ProgressBar, button, label, row
+from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
 
 
@@ -78,7 +79,7 @@ class Finder(QWidget):
         self._bar.show_progress(progress)
         text = f"{progress.stage}…" if progress else "Waiting for the engine…"
         if not busy:
-            text = report.words if report else self.before
+            text = in_form_words(report.words) if report else self.before
         self._result_label.setText(text)
         self._chart.setVisible(report is not None and not busy)
         if report is not None:

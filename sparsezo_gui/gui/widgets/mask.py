@@ -16,6 +16,8 @@ from sparsezo_gui.gui.widgets.basic import Card, ProgressBar, add, button, colum
 from sparsezo_gui.gui.widgets.histogram import ShareBars
 from sparsezo_gui.gui.widgets.overlap import Overlaps
 from sparsezo_gui.gui.widgets.safe_text import safe_name, tooltip
+from sparsezo_gui.gui.widgets.sides import AROUND, NARROW, Sides
+from sparsezo_gui.gui.wording import grouped_numbers
 from sparsezo_gui.gui.workspace import Workspace
 
 _percent = formatting.share
@@ -123,12 +125,12 @@ class MaskCard(Card):
         )  # fmt: skip
         self._result_label = label("", wrap=True, name="Mask found")
         self._blocks, self._kinds = BlockChart(), ShareBars("Tuned weights by kind")
-        figures = row(
-            column(label("Tuned share of each block", "heading"), self._blocks),
-            column(label("Tuned weights by kind", "heading"), self._kinds, None), spacing=3 * GRID,
-        )  # fmt: skip
-        figures.setStretch(0, 3)
-        figures.setStretch(1, 2)
+        blocks, kinds = QWidget(), QWidget()
+        blocks.setLayout(column(label("Tuned share of each block", "heading"), self._blocks))
+        kinds.setLayout(column(label("Tuned weights by kind", "heading"), self._kinds, None))
+        figures = Sides(blocks, kinds, stacked=NARROW - AROUND, spacing=3 * GRID)
+        figures.box.setStretch(0, 3)
+        figures.box.setStretch(1, 2)
         self._result = QWidget()
         self._overlaps = Overlaps()
         self._result.setLayout(column(self._result_label, figures, self._overlaps, spacing=2 * GRID))
@@ -147,8 +149,8 @@ class MaskCard(Card):
         report, search = workspace.mask, workspace.of(FindMask)
         busy, progress = search.busy, search.progress
         # Long paths have no spaces to wrap at.
-        self._source.setText(re.sub(r"([/\\])", "\\1\u200b", safe_name(rule.source())))
-        self._cost.setText(rule.cost())
+        self._source.setText(re.sub(r"([/\\])", "\\1\u200b", safe_name(grouped_numbers(rule.source()))))
+        self._cost.setText(grouped_numbers(rule.cost()))
         self._cost.setVisible(bool(rule.cost()))
         self._button.setText("Cancel" if busy else "Find again" if report else "Find mask")
         self._button.setAccessibleName("Cancel finding the mask" if busy else "Find the mask")

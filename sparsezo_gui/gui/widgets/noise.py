@@ -35,7 +35,9 @@ class NoiseProbe(Finder):
     def refresh(self) -> None:
         """See `Finder.refresh`."""
         super().refresh()
-        self.setVisible(hasattr(self._workspace.recipe.estimator, "epsilon"))
+        shown = hasattr(self._workspace.recipe.estimator, "epsilon")
+        if self.parentWidget() is not None or not shown:  # before it is in a page, it would be a window of its own
+            self.setVisible(shown)
 
     def report(self) -> NoiseProbed | None:
         """See `Finder.report`."""

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import re
 from html import escape
+from math import ceil
 
-from PySide6.QtCore import QSize, Qt
-from PySide6.QtWidgets import QLabel
+from PySide6.QtCore import QPointF, QSize, Qt
+from PySide6.QtGui import QPainter, QPaintEvent, QTextLayout
+from PySide6.QtWidgets import QLabel, QStyle
 
+from sparsezo_gui.gui.widgets.prose import lay_out
 from sparsezo_gui.plain import printable, readable
 
 LONGEST = 20_000  # characters of a label, since Qt lays out all of it
@@ -21,6 +24,7 @@ LONGEST_NAME = 500
 LONGEST_TIP = 2000
 WIDEST = 640  # pixels, upper limit of a label's minimum width
 _LONG_WORD = re.compile(r"([^\s/\\-]{48})(?=[^\s/\\-])")
+_PERCENT = re.compile(r"(?<=\d) %")
 _SPACES = "\n\t\u00a0\u2009\u202f"  # used in our own sentences
 
 
@@ -45,8 +49,9 @@ def safe_text(text: str, longest: int = LONGEST) -> str:
 
 
 def breakable(text: str) -> str:
-    """``text`` with line-break opportunities in very long words, because Qt never wraps within a word."""
-    return _LONG_WORD.sub("\\1\u200b", text)
+    """``text`` with line-break opportunities in very long words, because Qt never wraps within a word, and with none
+    between a number and its %."""
+    return _PERCENT.sub("\u00a0%", _LONG_WORD.sub("\\1\u200b", text))
 
 
 def tooltip(text: str) -> str:
@@ -91,3 +96,37 @@ class Label(QLabel):
         """See the class."""
         size = super().minimumSizeHint()
         return QSize(min(size.width(), WIDEST), size.height())
+
+    @property
+    def _is_prose(self) -> bool:
+        """Whether it may have several lines; what can be selected is Qt's to lay out."""
+        return self.wordWrap() and self.textInteractionFlags() == Qt.TextInteractionFlag.LinksAccessibleByMouse
+
+    def sizeHint(self) -> QSize:
+        """As wide as Qt has it, and as high as the lines are then."""
+        size = super().sizeHint()
+        return QSize(size.width(), self.heightForWidth(size.width())) if self._is_prose else size
+
+    def heightForWidth(self, width: int) -> int:
+        """The height of all lines."""
+        if not self._is_prose:
+            return super().heightForWidth(width)
+        edges = self.contentsMargins()
+        _, height = self._lay_out(width - edges.left() - edges.right())
+        return ceil(height) + edges.top() + edges.bottom()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Lines with room between them."""
+        if not self._is_prose:
+            super().paintEvent(event)
+            return
+        painter, room = QPainter(self), self.contentsRect()
+        layout, height = self._lay_out(room.width())
+        free = 0.0 if self.alignment() & Qt.AlignmentFlag.AlignTop else room.height() - height
+        top = room.top() + max(free, 0.0) / (1 if self.alignment() & Qt.AlignmentFlag.AlignBottom else 2)
+        painter.setPen(self.palette().color(self.foregroundRole()))
+        layout.draw(painter, QPointF(room.left(), top))
+
+    def _lay_out(self, width: int) -> tuple[QTextLayout, float]:
+        align = QStyle.visualAlignment(self.layoutDirection(), self.alignment())
+        return lay_out(super().text(), self.font(), max(width, 1), align & Qt.AlignmentFlag.AlignHorizontal_Mask)
