@@ -21,6 +21,7 @@ import pytest
 
 from sparsezo_gui import errors, resources
 from sparsezo_gui.cli.parser import parser
+from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine.bench import shapes
 from sparsezo_gui.engine.hub import download
 from sparsezo_gui.recipe import Recipe
@@ -125,6 +126,9 @@ def typed(words: list[str], run) -> None:
             arguments += ["--set", f"model.id={MODEL}"]
     arguments += SHORT.get(" ".join(arguments[:2]), SHORT.get(name, []))
     code, lines, error = run(*arguments)
+    if "VNNI" in error:  # what a page says of integers is refused where the processor cannot
+        assert code == 2 and not devices.has_int8(), (words, error)
+        return
     assert code == 0 or (name, code) == ("doctor", 1), (words, error)
     assert lines or error or name == "note", words
 

@@ -18,6 +18,7 @@ from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.evaluate import BATCH
 from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
 from sparsezo_gui.engine.frozen import FrozenModel
+from sparsezo_gui.engine.general import general_text
 from sparsezo_gui.engine.generate import ROOM
 from sparsezo_gui.engine.hub import library
 from sparsezo_gui.engine.hub.cache import tokenizer_folder
@@ -188,12 +189,14 @@ def measured(session: Session, data: TaskData) -> Generator[Event, None, MemoryE
         model.pack_rows = formed.rows
         batch = list(chain.from_iterable(_largest_batch(recipe, data.train.encoded, formed.rows)))
         evaluated = _largest_evaluated([*data.validation.encoded, *data.test.encoded], formed.rows)
+        others = [each for each in (evaluated, _longest_general(model, recipe.data.max_tokens)) if each]
         peak.start()
         for done in range(2):
             yield Progress("Measuring", done, 2, "steps")
             session.estimate(batch, session.directions())
         with torch.no_grad(), session.tuned.applied():
-            objective.measure(model, evaluated) if evaluated else None
+            for pack in others:
+                objective.measure(model, pack)
     search = memory.search_bytes(recipe, model.source.spec, model.dtype.itemsize)
     parts = (
         Part("Model and program", held, "Measured: the loaded model, its tuned values, Python and its libraries."),
@@ -250,6 +253,14 @@ def _largest_evaluated(examples: Sequence[Encoded], rows: int) -> list[Encoded]:
     """The evaluation pack with the most tokens; its forward passes are unperturbed."""
     parts = (examples[first : first + BATCH] for first in range(0, len(examples), BATCH))
     return max(chain.from_iterable(packs_of(part, rows, 1) for part in parts), key=_tokens, default=[])
+
+
+def _longest_general(model: FrozenModel, max_tokens: int) -> list[Encoded]:
+    """The longest passage of the general text, which goes through at the end with logits at every token."""
+    try:
+        return [max(general_text(model, max_tokens), key=count_tokens)]
+    except UserError:
+        return []  # a run says why it is not measured
 
 
 def _sizes(pack: Sequence[Encoded]) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from sparsezo_gui.engine import frozen, planning
 from sparsezo_gui.engine.data import load_task
 from sparsezo_gui.engine.data.readers import read
 from sparsezo_gui.engine.forward import BACKWARD_LOGITS_BYTES, LOGITS_BYTES
+from sparsezo_gui.engine.general import general_text
 from sparsezo_gui.engine.memory import GENERAL_TOKENS, RUNTIME, estimate
 from sparsezo_gui.engine.passes import kept_for_backward
 from sparsezo_gui.engine.pretrained import finite
@@ -137,6 +138,14 @@ def test_what_is_kept_for_the_way_back_is_counted():
 def test_every_estimator_can_be_measured(make, rule):
     measured = finish(planning.measure(make(estimator={"rule": rule})))
     assert measured.total > 0
+
+
+def test_the_longest_passage_of_the_general_text_is_measured_too(make, monkeypatch):
+    seen, real = [], planning.objective.measure
+    monkeypatch.setattr(planning.objective, "measure", lambda *each: [seen.append(each), real(*each)][1])
+    finish(planning.measure(recipe := make()))
+    model, pack = seen[-1]
+    assert pack == general_text(model, recipe.data.max_tokens)
 
 
 def eight_billion(**settings):
