@@ -27,7 +27,7 @@ def source(window, workspace, engine, tmp_path, qtbot):
     rows = [{"text": f"film {index}", "label": "ab"[index % 2]} for index in range(60)]
     path.write_text("\n".join(map(json.dumps, rows)))
     window.go("data")
-    window.page("data")._set_source(str(path))
+    window.page("data").use(str(path))
     qtbot.waitUntil(lambda: settled(workspace) and len(window.page("data").rows.table.rows.names) == 50)
     return path
 
@@ -160,7 +160,7 @@ def test_more_rows_than_a_recipe_names_are_refused_in_a_sentence(table, window, 
     choose(1)
     qtbot.keyClick(table, Qt.Key.Key_Delete)
     assert window.page("data").banner.text == (
-        "Rows left out: must name at most 1,000 rows (remove others from the data itself), not 1,001 entries."
+        "Rows left out: must name at most 1\u2009000 rows (remove others from the data itself), not 1\u2009001 entries."
     )
     assert len(workspace.recipe.data.leave_out) == 1000 and struck(table) == []
 
@@ -169,7 +169,7 @@ def test_other_data_has_no_rows_left_out(table, window, find, choose, workspace,
     choose(1)
     qtbot.keyClick(table, Qt.Key.Key_Delete)
     workspace.change("data", duplicates="remove")
-    window.page("data")._set_source("starter")
+    window.page("data").use("starter")
     assert (workspace.recipe.data.leave_out, workspace.recipe.data.duplicates) == ((), "keep")
 
 
