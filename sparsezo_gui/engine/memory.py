@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import torch
 
 from sparsezo_gui.answers import MemoryEstimate, Part
 from sparsezo_gui.engine import device as devices
-from sparsezo_gui.engine.forward import BACKWARD_LOGITS_BYTES, BACKWARD_ROWS, LOGITS_BYTES, PACK_ROWS
+from sparsezo_gui.engine.forward import BACKWARD_ROWS, PACK_ROWS
 from sparsezo_gui.engine.generate import BATCH as TOGETHER
 from sparsezo_gui.engine.generate import CACHE_BYTES
 from sparsezo_gui.engine.layers import tables
@@ -24,6 +23,7 @@ from sparsezo_gui.engine.layers.integer import PIECE_BYTES
 from sparsezo_gui.engine.layers.linear import LARGE_BYTES
 from sparsezo_gui.engine.layers.streamed import KEPT as KEPT_BLOCKS
 from sparsezo_gui.engine.objective import points_at_once
+from sparsezo_gui.engine.passes import Shape, activations_of, kept_for_backward, largest, one_pass
 from sparsezo_gui.engine.pretrained.spec import ModelSpec
 from sparsezo_gui.engine.spaces.sparse import SAMPLED_BYTES
 from sparsezo_gui.recipe.recipe import Recipe
@@ -40,24 +40,8 @@ BLOCK = 64  # weights to four bytes of scales in NF4: an fp32 one, or a 16-bit o
 COPIES = (
     2  # of what a block keeps for its backward pass: norms, rotations and the order of the rows take some (measured)
 )
+GENERAL_TOKENS = 216  # of the longest passage of the general text (see `general`), at four characters each
 RANK = 16  # of the adapters that the comparison assumes
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What one forward pass looks like: rows of activations, label places, bytes of a number in them, and whether a
-    backward pass follows."""
-
-    points: int
-    tokens: int
-    longest: int
-    scored: int
-    width: int
-    backwards: bool = False
-
-    @property
-    def rows(self) -> int:
-        return self.points * self.tokens
 
 
 def estimate(
@@ -100,9 +84,12 @@ def estimate(
     space, tunable = SPACES[recipe.mask.space], recipe.mask.tunable(spec)
     shape = _step(recipe, device_kind, longest_tokens, tokens_per_batch, scored_tokens, rows)
     width, runtime = shape.width, max(RUNTIME[device_kind], program)
-    passes = [shape] if evaluated is None else [shape, Shape(1, evaluated[0], longest_tokens, evaluated[1], width)]
+    general = min(GENERAL_TOKENS, recipe.data.max_tokens)
+    passes = [shape, Shape(1, general, general, general, width)]  # the second at the end, with logits at every token
+    if evaluated is not None:
+        passes.append(Shape(1, evaluated[0], longest_tokens, evaluated[1], width))
     workspace = _workspace(recipe, tunable, shape, device_kind)
-    activations, logits = max((_pass(spec, each, workspace, device_kind) for each in passes), key=_sum)
+    activations, logits = largest([one_pass(spec, each, workspace, device_kind) for each in passes], device_kind)
     free = activations.bytes + logits.bytes
     parts = (
         *_weights(spec, recipe.model.bits, width, streamed, space.in_place, device_kind),
@@ -139,20 +126,12 @@ def _step(recipe: Recipe, device_kind: str, longest: int, batch: int, scored: in
     return Shape(points, tokens, longest, min(tokens, longest if scored is None else scored), width, backwards)
 
 
-def _pass(spec: ModelSpec, shape: Shape, workspace: Part, device_kind: str) -> tuple[Part, Part]:
-    """Activations and logits of one forward pass."""
-    activations = _activations(spec, shape)
-    # The C library's allocator keeps freed activations, and asks the system for logits, which are large (measured).
-    free = 0 if device_kind == "cpu" else activations.bytes + workspace.bytes
-    return activations, _logits(spec, shape, free)
-
-
 def _writing(spec: ModelSpec, written: int, width: int, free: int) -> Iterator[Part]:
     """Keys and values of as many answers as are written at once, and what goes through a block with their prompts."""
     if written:
         token = 2 * spec.layers * spec.kv_heads * spec.head_dim * width
         tokens = max(written, min(TOGETHER * written, CACHE_BYTES // token))
-        needed = tokens * token + _activations(spec, Shape(1, tokens, written, 1, width)).bytes
+        needed = tokens * token + activations_of(spec, Shape(1, tokens, written, 1, width)).bytes
         yield Part(
             "Written answers",
             max(0, needed - free),
@@ -176,7 +155,7 @@ def search_bytes(recipe: Recipe, spec: ModelSpec, width: int) -> int:
     rule = recipe.mask
     if not rule.sums:
         return 0
-    kept = COPIES * getattr(rule, "tokens", 0) * _kept(spec) * width
+    kept = COPIES * getattr(rule, "tokens", 0) * kept_for_backward(spec) * width
     return (width + 4 * rule.sums) * spec.eligible // spec.layers + 2 * 4 * spec.largest + kept
 
 
@@ -219,48 +198,9 @@ def _backwards(recipe: Recipe, spec: ModelSpec, tokens: int, width: int, free: i
     if estimator.backwards:
         blocks = min(estimator.suffix or spec.layers, len(spec.tunable_blocks))
         inputs = blocks * tokens * spec.hidden * width + 4 * estimator.forward_passes * recipe.mask.tuned(spec)
-        block = (COPIES * tokens * _kept(spec) + spec.largest) * width + SAMPLED_BYTES
+        block = (COPIES * tokens * kept_for_backward(spec) + spec.largest) * width + SAMPLED_BYTES
         why = f"Inputs of {blocks} blocks for {tokens} tokens, what one block at a time keeps of them, and gradients."
         yield Part("Backpropagation", inputs + max(0, block - free), why)
-
-
-def _kept(spec: ModelSpec) -> int:
-    """Numbers that a block keeps of a token for its backward pass (Korthikanti et al., arXiv 2205.05198, with fused
-    attention and no recomputation)."""
-    query, key = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-    return 4 * spec.hidden + 2 * (query + 2 * key) + query + 3 * spec.intermediate
-
-
-def _activations(spec: ModelSpec, shape: Shape) -> Part:
-    """The larger half of a block (see `ModelSpec.feed`); block input, residual and normed input live through both.
-
-    Attention holds queries, keys and values twice, as made and as turned or sorted by sequence, and its output in both
-    orders; capped scores are held in full, with a mask and their softmax, in fp32.
-    """
-    query, key = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-    attention = 2 * (query + 2 * key) + 2 * query
-    if spec.capped:
-        attention += 3 * 4 // shape.width * spec.heads * shape.longest
-    count = shape.rows * (3 * spec.hidden + max(spec.feed, attention)) * shape.width
-    why = f"Values in one block for {shape.points} forward passes of {shape.tokens} tokens at once."
-    return Part("Activations", count, why)
-
-
-def _logits(spec: ModelSpec, shape: Shape, free: int) -> Part:
-    """A chunk of logits, in fp32 also where they were computed in 16 bits; twice where they are capped, since each step
-    of that makes new ones; with their gradient, where a backward pass follows.
-
-    Blocks are done by then, so that the logits begin in the ``free`` bytes that those leave.
-    """
-    row = shape.points * spec.vocabulary
-    room = BACKWARD_LOGITS_BYTES if shape.backwards else LOGITS_BYTES
-    places = min(shape.scored, max(1, room // (4 * row)))
-    each = (8 if spec.capped else 4) + 4 * shape.backwards + (shape.width if shape.width < 4 else 0)
-    return Part(
-        "Logits",
-        max(0, places * row * each - free),
-        f"Scores of every token at {places} trained positions, beyond memory that activations free by then.",
-    )
 
 
 def _workspace(recipe: Recipe, spec: ModelSpec, shape: Shape, device_kind: str) -> Part:
@@ -286,7 +226,7 @@ def _others(spec: ModelSpec, shape: Shape, runtime: int) -> dict[str, int]:
     1910.02054); adapters of rank `RANK` on every eligible layer are trained in fp32. What goes into each block is kept,
     and what one block keeps for its backward pass (see `_kept`). Logits are in 16 and 32 bits, with their gradient.
     """
-    blocks = 2 * shape.tokens * (spec.hidden * spec.layers + _kept(spec))
+    blocks = 2 * shape.tokens * (spec.hidden * spec.layers + kept_for_backward(spec))
     moving = blocks + (2 + 4 + 4) * spec.vocabulary * shape.scored
     adapters = 16 * RANK * sum(rows + columns for rows, columns in spec.linears.values())
     whole = spec.parameters - spec.eligible

@@ -107,8 +107,8 @@ class DataTable(Settings):
     )
     duplicates: Literal["keep", "remove"] = setting(
         "keep",
-        "Remove examples that repeat another one, with the same text and answer: one stays, in the test split if it is "
-        "there, else in the validation split.",
+        "Keep or remove examples that repeat another one, with the same text and answer: one stays, in the test split "
+        "if it is there, else in validation or training.",
     )
     leave_out: tuple[Annotated[str, AfterValidator(_key)], ...] = setting(
         (),

@@ -11,12 +11,15 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
+from sparsezo_gui import resources
 from sparsezo_gui.console import Console
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import frozen, planning
 from sparsezo_gui.engine.data import load_task
+from sparsezo_gui.engine.data.readers import read
 from sparsezo_gui.engine.forward import BACKWARD_LOGITS_BYTES, LOGITS_BYTES
-from sparsezo_gui.engine.memory import RUNTIME, _kept, estimate
+from sparsezo_gui.engine.memory import GENERAL_TOKENS, RUNTIME, estimate
+from sparsezo_gui.engine.passes import kept_for_backward
 from sparsezo_gui.engine.pretrained import finite
 from sparsezo_gui.engine.pretrained.spec import spec
 from sparsezo_gui.recipe.registry import ESTIMATORS, UPDATES
@@ -117,7 +120,7 @@ def test_what_an_update_remembers_and_tries_is_counted():
         "sgd": 0, "scalar-normalised": 0, "sign": 0, "momentum": 4 * tuned, "adam": 8 * tuned,
         "conservative": 2 * 4 * tuned,  # a third side, as directions of it and as values
     }  # fmt: skip
-    more = [part(found(batch=64, update={"rule": rule}), "Activations") for rule in ("sgd", "conservative")]
+    more = [part(found(batch=256, update={"rule": rule}), "Activations") for rule in ("sgd", "conservative")]
     assert more[0] < more[1]
 
 
@@ -156,9 +159,10 @@ def test_one_long_chat_example_for_a_large_model_takes_no_more_than_its_weights_
 
 def test_logits_are_told_by_the_chunk():
     wide = dataclasses.replace(LLAMA, vocabulary=2**20)
-    told = [part(found(wide, longest=2048, batch=2048, scored=scored), "Logits") for scored in (1, 16, 2048)]
+    short = {"data": {"max_tokens": 8}}  # the general text too
+    told = [part(found(wide, longest=2048, batch=2048, scored=scored, **short), "Logits") for scored in (1, 16, 2048)]
     assert told[0] < told[1] == told[2] <= LOGITS_BYTES
-    backwards = part(found(wide, longest=2048, scored=16, estimator={"rule": "first-order"}), "Logits")
+    backwards = part(found(wide, longest=2048, scored=16, estimator={"rule": "first-order"}, **short), "Logits")
     assert 0 < backwards <= 2 * BACKWARD_LOGITS_BYTES, "smaller chunks, with their gradient"
 
 
@@ -166,6 +170,20 @@ def test_an_evaluation_is_part_of_what_is_told():
     short = found(longest=8, batch=8, scored=1)
     assert found(longest=8, batch=8, scored=1, more={"evaluated": (8, 1)}).total == short.total
     assert found(longest=8, batch=8, scored=1, more={"evaluated": (1000, 900)}).total > short.total
+
+
+def test_the_general_text_is_part_of_what_is_told():
+    longest = max(len(str(record.values["text"])) for record in read(resources.ROOT / "text" / "check.jsonl"))
+    assert longest // 4 == GENERAL_TOKENS
+    few = found(longest=8, batch=8, scored=1)
+    logits = part(few, "Logits")
+    assert logits == 4 * GENERAL_TOKENS * LLAMA.vocabulary, "logits at every token of a passage"
+    one = found(longest=8, batch=8, scored=1, data={"max_tokens": 8})
+    assert part(one, "Logits") == 4 * 8 * LLAMA.vocabulary
+    large = found(longest=512, batch=512, scored=1)
+    assert part(large, "Logits") == logits and part(large, "Activations") > part(few, "Activations")
+    on_gpu = found(longest=512, batch=512, scored=1, device="cuda")
+    assert part(on_gpu, "Logits") < logits, "there, they begin in what activations leave"
 
 
 def test_what_the_process_takes_before_any_model_counts():
@@ -188,7 +206,7 @@ def test_other_methods_are_told_as_their_users_run_them():
     few, many = (found(parts, longest=1024, batch=1024, scored=scored).others for scored in (1, 1001))
     assert many["lora"] - few["lora"] == 1000 * 10 * parts.vocabulary
     longer = found(parts, longest=2048, batch=2048, scored=1).others
-    kept = 2 * 1024 * (parts.hidden * parts.layers + _kept(parts))
+    kept = 2 * 1024 * (parts.hidden * parts.layers + kept_for_backward(parts))
     assert longer["qlora"] - few["qlora"] == kept and kept < 2**30
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from sparsezo_gui import cli
 from sparsezo_gui.engine import known, provenance, training
+from sparsezo_gui.engine.data.keys import name_of
+from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.engine.pretrained import consent
 from sparsezo_gui.engine.pretrained.code import find_code
 from sparsezo_gui.engine.pretrained.source import inspect
@@ -278,4 +280,19 @@ def test_a_run_from_before_rows_could_be_chosen_goes_on(make, tmp_path):
     facts.write_text(json.dumps(kept))
     run = open_run(tmp_path / "run")
     assert (run.recipe.data.duplicates, run.recipe.data.split_seed, run.recipe.data.leave_out) == ("keep", 0, ())
+    finish(data_of(finish(open_session(run)), run))
+
+
+def test_a_run_with_chosen_rows_is_rebuilt_by_its_own_recipe(make, tmp_path):
+    rows = [{"text": f"a good film {index % 30}", "label": "yes" if index % 2 else "no"} for index in range(60)]
+    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    names = [name_of(Record(row, "", 0)) for row in rows[:2]]
+    data = {"source": str(tmp_path / "all.jsonl"), "split_seed": 4, "duplicates": "remove", "leave_out": names}
+    events = list(training.train(make(data=data, loop={"steps": 3}), folder=tmp_path / "run"))
+    told = " ".join(event.text for event in of(e.Notice, events))
+    assert "4 rows were left out." in told and "30 duplicates were removed" in told
+    run = open_run(tmp_path / "run")
+    found = finish(data_of(finish(open_session(run)), run))
+    assert sum(len(getattr(found, split)) for split in SPLITS) == 28
+    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows[::-1])))
     finish(data_of(finish(open_session(run)), run))

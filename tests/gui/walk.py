@@ -116,7 +116,7 @@ class Walker:
 
     def type(self, text: str) -> None:
         """Types into what has the focus."""
-        xdotool("type", "--delay", 60, text)
+        xdotool("type", "--delay", 15, text)
 
     def key(self, name: str) -> None:
         """Presses a key."""
@@ -126,7 +126,8 @@ class Walker:
         """Opens a file dialog by its button and answers it."""
         self.click(name)
         self.until(self.dialog_is_open, f"the dialog of {name!r}")
-        self.type(str(path))
+        self.inside(lambda: QApplication.clipboard().setText(str(path)))  # completion would eat keys typed this fast
+        self.key("ctrl+v")
         self.key("Return")
         self.until(lambda: not self.dialog_is_open(), "the dialog to close")
 
@@ -224,6 +225,7 @@ def own_csv(walker: Walker, folder: Path) -> None:
     walker.begin()
     walker.click("Go to Data")
     walker.choose("Choose a data file", path)
+    walker.click("Use suggestion")  # of the column of the answers
     walker.look("table")
     walker.click("Start run")
     walker.until_step(1)
@@ -232,10 +234,7 @@ def own_csv(walker: Walker, folder: Path) -> None:
 
 def own_chat(walker: Walker, folder: Path) -> None:
     """Instructions of one's own on a chat model in a folder."""
-    from models import CHAT_TEMPLATE, tiny
-
     model, path = folder / "my-chat-model", folder / "instructions.jsonl"
-    tiny("llama", model, chat_template=CHAT_TEMPLATE)
     with path.open("w") as file:
         for n in range(200):
             file.write(json.dumps({"instruction": f"Say the number {n}.", "response": f"The number is {n}."}) + "\n")
@@ -244,6 +243,7 @@ def own_chat(walker: Walker, folder: Path) -> None:
     walker.look("chat model")
     walker.click("Go to Data")
     walker.choose("Choose a data file", path)
+    walker.click("Use this task")
     walker.look("instructions")
     walker.click("Start run")
     walker.until_step(1)
@@ -260,6 +260,10 @@ def walk(name: str, out: Path) -> int:
     QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(folder))
     QApplication.setAttribute(Qt.ApplicationAttribute.AA_DontUseNativeDialogs)
     application = app.make_application()
+    if name == "chat":
+        from models import CHAT_TEMPLATE, tiny
+
+        tiny("llama", folder / "my-chat-model", chat_template=CHAT_TEMPLATE)
     walker = Walker(out)
     told: list[str] = []
 

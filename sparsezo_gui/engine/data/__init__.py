@@ -4,7 +4,8 @@ A recipe's ``[data]`` table names a source: a bundled name, a file, a folder or 
 its files by split, `hub_data` loads data sets from the Hub, and `readers` turn files (formats: `sparsezo_gui.formats`)
 into rows one at a time (`lines`, `delimited`, `objects`, `parquet`, `text`) and report errors with file, row and line.
 `splits` selects the rows of each split: it splits missing ones off the training rows, and keeps no more rows than the
-recipe asks for; when there are many, most of them go into a `spill` on disk.
+recipe asks for; when there are many, most of them go into a `spill` on disk. `keys` hash rows, for their order and for
+the names by which a recipe leaves some out; of equal rows and of equal examples (`duplicates`) one stays on request.
 
 A task (`tasks`; one TOML file each in ``resources/tasks``) says how a row becomes an example: `columns` finds which
 column plays which part, `template` renders the prompt, `candidates` finds the answers to choose from, and `examples`

@@ -5,9 +5,9 @@ first in training. So the splits that results are measured on stay what they are
 published figures, and training loses what would give their answers away. It is also the split with the most examples.
 Lee et al., 2022, "Deduplicating Training Data Makes Language Models Better", remove from training for the same reason.
 
-Equal rows are found while the data is read (see `sparsezo_gui.engine.data.splits`), so that others take their places;
-examples that are equal although their rows differ, as in a column that is not used, once they are made. Both take a
-hash for each, and no more of them than the recipe asks for.
+Equal rows are found while the data is read (see `sparsezo_gui.engine.data.splits`), so that others take their places,
+beside the rows that would be there anyway; examples that are equal although their rows differ, as in a column that is
+not used, once they are made. Both take a hash for each, and no more of them than the recipe asks for.
 """
 
 from __future__ import annotations

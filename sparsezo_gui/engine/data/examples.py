@@ -232,7 +232,7 @@ class Maker(Dialogues):
 def maker(table: DataTable, rows: dict[str, Rows], tokenizer: Any = None) -> Maker:
     """The maker of a recipe's examples, fitted to the columns and labels of ``rows``."""
     kind = task(table.task)
-    rows["train"].left_out.check(rows["train"])
+    rows["train"].check()
     if kind.kind == "chat" and table.template:
         raise UserError("[data] template: conversations take the model's own chat template; leave it empty.")
     prompt = Template(table.template) if table.template else _bundled(kind, kind.prompt)

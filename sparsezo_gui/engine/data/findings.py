@@ -16,7 +16,7 @@ from sparsezo_gui.engine.data.duplicates import content, same
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.data.examples import Example, Maker
 from sparsezo_gui.engine.data.record import Record
-from sparsezo_gui.engine.data.splits import Rows
+from sparsezo_gui.engine.data.splits import ALL_REPEAT, Rows
 from sparsezo_gui.engine.pretrained.limits import BeyondModel, Limits
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Notice
@@ -104,7 +104,7 @@ class Findings:
         """Raises `UserError` for examples that teach nothing, or that the model cannot compute."""
         limits, table, train = self._limits, self._table, self.counts["train"]
         if not train:
-            raise UserError("The data yields no training examples. Add more rows.")
+            raise UserError(ALL_REPEAT if self._repeats else "The data yields no training examples. Add more rows.")
         if limits and self._largest >= limits.tokens:
             raise limits.unknown(self._largest, self._make.tokenizer, table.source)
         if limits and limits.fixed and self._beyond:

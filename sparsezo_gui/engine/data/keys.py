@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 
 from sparsezo_gui.engine.data.record import Part, Record, explode
-from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Notice
 
 
@@ -87,11 +86,3 @@ class LeftOut:
                 f"{lost:,} of the rows to leave out are not in the data: they were removed, or changed and are used "
                 "again.", "warning",
             )  # fmt: skip
-
-    def check(self, rest: Sequence[Record]) -> None:
-        """Raises `UserError` if no training row is left."""
-        if self.count and not rest:
-            raise UserError(
-                "All training rows are left out. Put some back on the Data page (in the terminal: --set "
-                "data.leave_out=[])."
-            )

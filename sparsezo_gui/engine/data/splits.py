@@ -24,11 +24,16 @@ from sparsezo_gui.engine.data.record import Part, Record, explode
 from sparsezo_gui.engine.data.sources import find
 from sparsezo_gui.engine.data.spill import IN_MEMORY, SpillList, Subset
 from sparsezo_gui.engine.data.tasks import task
+from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe.events import Progress
 from sparsezo_gui.recipe.recipe import SPLITS, DataTable
 from sparsezo_gui.work import finish
 
 TRAIN_SHARE = 0.7  # of a source with fewer rows than requested
+ALL_REPEAT = (
+    "All training examples are also in the test or validation split, where they stay. Add others, or set [data] "
+    "duplicates = 'keep'."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,16 @@ class Rows(Sequence[Record]):
 
     def __getitem__(self, index: Any) -> Any:
         return self.records[index]
+
+    def check(self) -> None:
+        """Raises `UserError` if the recipe's choice left no row."""
+        if not self.records and self.left_out.count:
+            raise UserError(
+                "All training rows are left out. Put some back on the Data page (in the terminal: --set "
+                "data.leave_out=[])."
+            )
+        if not self.records and self.repeats:
+            raise UserError(ALL_REPEAT)
 
 
 def load_rows(table: DataTable) -> dict[str, Rows]:
@@ -74,7 +89,7 @@ def read_rows(table: DataTable) -> Generator[Progress, None, dict[str, Rows]]:
                 )
             else:
                 found[split] = replace(rows, own=True)
-                reader.taken.update(groups.keys)
+                reader.taken.update(groups.contents)
     missing = {split: 0 if split in found else wanted[split] for split in SPLITS}
     groups, total = yield from reader.pool(parts[pool], sum(missing.values()), missing["train"])
     start = 0
@@ -98,25 +113,23 @@ class _Reader:
 
     def own(self, part: Part, limit: int) -> Found:
         """Rows of a split that has its own file."""
-        key = self._fresh if self._unique else by_index
-        return smallest(self._left_out.watched(part), limit, key, self._unique)
+        return smallest(self._left_out.watched(part), limit, by_index, self._fresh if self._unique else None)
 
     def pool(self, part: Part, limit: int, train: int) -> Found:
         """Rows for training and for the splits that have no file; the seed matters only if there are any."""
         if limit <= train:
             return self.own(part, limit)
-        return smallest(self._left_out.watched(part), limit, self._ordered, self._unique)
+        return smallest(self._left_out.watched(part), limit, self._ordered, self._fresh if self._unique else None)
 
-    def _fresh(self, index: int, record: Record) -> int | None:
-        key = by_content(index, record)
-        if key not in self.taken:
-            return key
+    def _fresh(self, record: Record) -> int | None:
+        content = by_content(0, record)
+        if content not in self.taken:
+            return content
         self.skipped += 1
         return None
 
-    def _ordered(self, index: int, record: Record) -> int | None:
-        key = self._fresh(index, record)
-        return None if key is None else seeded(key, self._seed)
+    def _ordered(self, index: int, record: Record) -> int:
+        return seeded(by_content(index, record), self._seed)
 
     def rows(self, groups: Groups, limit: int, total: int, note: str = "") -> Generator[Progress, None, Rows]:
         """Rows of these groups, at most ``limit``, with nested lists expanded as the task says, and without those that
@@ -142,7 +155,7 @@ class _Reader:
             )
         records = Subset(store, places)
         held = tuple(records) if len(records) <= IN_MEMORY else records
-        return Rows(held, total, note=note, repeats=groups.removed, left_out=self._left_out)
+        return Rows(held, total, note=note, repeats=sum(groups.repeats), left_out=self._left_out)
 
 
 def shares(count: int, train: int, validation: int, test: int) -> tuple[int, int, int]:
@@ -161,65 +174,92 @@ def shares(count: int, train: int, validation: int, test: int) -> tuple[int, int
 
 @dataclass(frozen=True)
 class Groups(Sequence[list[Record]]):
-    """Rows grouped by equal ``keys``, read on access; ``repeats`` counts the equal rows of each that are not there."""
+    """Rows grouped by equal keys, read on access. If only one of equal rows was kept, ``contents`` has the content of
+    each group, and ``repeats`` counts the rows that are not there."""
 
     store: Sequence[Record]
-    keys: Sequence[int]
     places: Sequence[list[int]]
-    repeats: Counter[int]
+    contents: Sequence[int] = ()
+    repeats: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return replace(self, keys=self.keys[index], places=self.places[index])
+            return Groups(self.store, self.places[index], self.contents[index], self.repeats[index])
         return [self.store[place] for place in self.places[index]]
-
-    @property
-    def removed(self) -> int:
-        """How many equal rows are not there."""
-        return sum(self.repeats[key] for key in self.keys) if self.repeats else 0
 
 
 Found = Generator[Progress, None, tuple[Groups, int]]
 
 
-def smallest(part: Part, limit: int, key: Callable[[int, Record], int | None], unique: bool = False) -> Found:
-    """Rows with the ``limit`` smallest keys, grouped by key, in key order; and the total number of rows. Rows whose key
-    is None are skipped; if ``unique``, only the first of each group is kept."""
-    store: SpillList[Record] = SpillList()
-    groups: dict[int, list[int]] = {}
-    repeats = Counter[int]()
-    heap: list[int] = []
-    count, clock = 0, Clock()
+def smallest(
+    part: Part, limit: int, key: Callable[[int, Record], int], content: Callable[[Record], int | None] | None = None
+) -> Found:
+    """Rows with the ``limit`` smallest keys, grouped by key, in key order; and the total number of rows. With
+    ``content``, only one of the rows that have the same is kept, at their smallest key, and none if it is None."""
+    kept, count, clock = _Smallest(limit), 0, Clock()
     for count, record in enumerate(part(), 1):
-        ordered = key(count, record)
-        if ordered is not None:
-            _keep(ordered, groups, heap, limit, repeats)
-            if unique and groups.get(ordered):
-                repeats[ordered] += 1
-            elif ordered in groups:
-                groups[ordered].append(len(store))
-                store.append(record)
+        if content is None:
+            kept.add(key(count, record), record)
+        elif (known := content(record)) is not None:
+            kept.add_once(key(count, record), known, record)
         if clock.due():
             yield Progress("Reading data", count, 0, "rows")
-
-    def made() -> Groups:
-        keys = sorted(groups)
-        return Groups(store, keys, [groups[each] for each in keys], repeats)
-
-    return (yield from in_background(made, Progress("Reading data", count, 0, "rows"))), count
+    return (yield from in_background(kept.groups, Progress("Reading data", count, 0, "rows"))), count
 
 
-def _keep(key: int, groups: dict[int, list[int]], heap: list[int], limit: int, repeats: Counter[int]) -> None:
-    """Makes room for ``key`` in ``groups`` if it is among the ``limit`` smallest."""
-    if key in groups:
-        return
-    if len(heap) < limit:
-        heapq.heappush(heap, -key)
-        groups[key] = []
-    elif heap and key < -heap[0]:
-        largest = -heapq.heapreplace(heap, -key)
-        del groups[largest], repeats[largest]
-        groups[key] = []
+class _Smallest:
+    """The rows with the ``limit`` smallest keys among those added."""
+
+    def __init__(self, limit: int) -> None:
+        self._store: SpillList[Record] = SpillList()
+        self._limit, self._places = limit, dict[int, list[int]]()
+        self._heap: list[int] = []  # keys, negated; those of rows that moved to a smaller one are still there
+        self._keys, self._contents, self._repeats = dict[int, int](), dict[int, int](), Counter[int]()
+
+    def add(self, key: int, record: Record) -> bool:
+        """Adds a row, and says whether it is among the smallest."""
+        if key not in self._places and not self._admit(key):
+            return False
+        self._places[key].append(len(self._store))
+        self._store.append(record)
+        return True
+
+    def add_once(self, key: int, content: int, record: Record) -> None:
+        """Adds a row; one with the same ``content`` that is there is only moved to the smaller key."""
+        old = self._keys.get(content)
+        if old is not None:
+            self._repeats[content] += 1
+            if key >= old or key in self._places:  # of two contents with one key, which never happens, one is kept
+                return
+            self._places[key] = self._places.pop(old)
+            del self._contents[old]
+            heapq.heappush(self._heap, -key)
+        elif key in self._places or not self.add(key, record):
+            return
+        self._keys[content], self._contents[key] = key, content
+
+    def _admit(self, key: int) -> bool:
+        while self._heap and -self._heap[0] not in self._places:
+            heapq.heappop(self._heap)
+        if len(self._places) >= self._limit:
+            if not self._heap or key > -self._heap[0]:
+                return False
+            largest = -heapq.heappop(self._heap)
+            del self._places[largest]
+            if largest in self._contents:
+                content = self._contents.pop(largest)
+                del self._keys[content], self._repeats[content]
+        heapq.heappush(self._heap, -key)
+        self._places[key] = []
+        return True
+
+    def groups(self) -> Groups:
+        """The rows in the order of their keys."""
+        keys = sorted(self._places)
+        contents = [self._contents[key] for key in keys] if self._contents else []
+        return Groups(
+            self._store, [self._places[key] for key in keys], contents, [self._repeats[each] for each in contents]
+        )

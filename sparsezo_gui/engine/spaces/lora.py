@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparsezo_gui.engine.frozen import FrozenModel
-    from sparsezo_gui.engine.memory import Shape
+    from sparsezo_gui.engine.passes import Shape
     from sparsezo_gui.engine.pretrained.spec import ModelSpec
     from sparsezo_gui.engine.spaces.mask import Mask
     from sparsezo_gui.recipe.recipe import Recipe

@@ -33,7 +33,7 @@ LIMITS = (
 )  # fmt: skip
 SPLITTING = (
     "Validation and test rows that do not have files of their own are taken from the training rows, by their content: "
-    "the same rows are always split alike, for each seed."
+    "with the same seed, the same rows are always split alike."
 )
 GROUPS = ("Your own data", "Tests with fixed answers", "Tests with written answers")
 

@@ -1,14 +1,17 @@
 """Which rows become examples: the seed of the splits, duplicates, and rows left out. Counts are known answers."""
 
 import csv
+import functools
 import hashlib
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sparsezo_gui.engine import provenance
 from sparsezo_gui.engine.data import load_rows, load_task, passages, preview, splits
-from sparsezo_gui.engine.data.keys import by_content, name_of
+from sparsezo_gui.engine.data.keys import by_content, by_index, name_of
 from sparsezo_gui.engine.data.record import Record
 from sparsezo_gui.recipe.recipe import SPLITS, DataTable
 from sparsezo_gui.work import finish
@@ -164,6 +167,27 @@ def test_examples_in_several_splits_stay_in_test(table, made):
         assert [notice.text.partition(":")[0] for notice in data.notices] == ["12 duplicates were removed"]
 
 
+rows_of = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("xy"), st.integers(0, 2)), min_size=1)
+
+
+@given(parts=st.tuples(rows_of, rows_of, rows_of))
+@settings(max_examples=60)
+def test_whatever_repeats_what_one_of_each_stays_where_it_is_kept_first(tmp_path, parts):
+    files = dict(zip(SPLITS, parts, strict=True))
+    files["train"] = [*files["train"], ("g", "x", 0), ("h", "y", 0)]  # two answers
+    for name, part in files.items():
+        rows = [{"text": text, "label": label, "id": number} for text, label, number in part]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    table = DataTable(source=str(tmp_path), template="{{ text }}", answers=("x", "y"), duplicates="remove")
+    data = finish(load_task(table, None))
+    expected: set[str] = set()
+    for split in ("test", "validation", "train"):
+        found = [example.text for example in getattr(data, split).examples]
+        fresh = {f"{text} {label}" for text, label, _ in files[split]} - expected
+        assert len(found) == len(fresh) and set(found) == fresh
+        expected |= fresh
+
+
 def test_long_texts_lose_the_parts_that_they_repeat(table, made):
     rows = [{"text": "the cat sat on the mat " * 30}, {"text": "the cat sat on the mat " * 30, "id": 1}, films(1)[0]]
     whole = {"task": "text", "validation": 0, "test": 0, "max_tokens": 24}
@@ -181,10 +205,25 @@ def test_a_single_duplicate_among_many_is_no_notice(table):
 
 def test_however_many_repeat_no_more_rows_are_held_than_wanted():
     """Of a million copies as of none: what is kept of a row that repeats another one is a count."""
-    part = (Record({"text": index % 50}, "", index) for index in range(20_000))
-    groups, total = finish(splits.smallest(lambda: part, 30, by_content, unique=True))
-    assert (total, len(groups), sum(map(len, groups.places)), groups.removed) == (20_000, 30, 30, 30 * 399)
-    assert len(groups.store) <= 50 and len(groups.repeats) <= 30
+    part = (Record({"text": index // 2 % 50}, "", index) for index in range(20_000))
+    content = functools.partial(by_content, 0)
+    groups, total = finish(splits.smallest(lambda: part, 30, by_content, content))
+    assert (total, len(groups), sum(map(len, groups.places))) == (20_000, 30, 30)
+    assert groups.repeats == [399] * 30 and len(groups.store) <= 50
+
+
+@given(rows=st.lists(st.integers(0, 30), min_size=1, max_size=80), limit=st.integers(1, 40))
+def test_rows_that_are_used_anyway_stay_beside_those_that_take_the_places(rows, limit):
+    """Of a split with more rows than wanted, too: those with the smallest keys, of each its smallest."""
+    part = [Record({"text": each}, "", index) for index, each in enumerate(rows)]
+    before, _ = finish(splits.smallest(lambda: iter(part), limit, by_index))
+    after, _ = finish(splits.smallest(lambda: iter(part), limit, by_index, functools.partial(by_content, 0)))
+    first: dict[int, int] = {}
+    for index, each in enumerate(rows, 1):
+        first[each] = min(first.get(each, 2**64), by_index(index, part[0]))
+    kept = [group[0].values["text"] for group in after]
+    assert kept == sorted(first, key=first.get)[:limit]
+    assert {group[0].values["text"] for group in before} <= set(kept)
 
 
 # Rows that are left out
@@ -262,6 +301,12 @@ def test_all_rows_left_out(table):
     assert len(shown.left_out_rows) == 3 and shown.columns == ("text", "label")
 
 
+@pytest.mark.parametrize("column", [{}, {"id": 1}], ids=["equal rows", "equal examples"])
+def test_all_training_examples_are_those_of_a_test(table, column):
+    files = {"train": films(4), "test": [{**row, **column} for row in films(6)]}
+    assert preview(table(files, duplicates="remove")).problem.startswith("All training examples are also in the test")
+
+
 # What follows from the rows
 
 CHOICES = {
@@ -285,7 +330,7 @@ def test_a_choice_is_another_data_set(table, made, choice):
 @pytest.mark.parametrize("text", ["task", "answers"])
 def test_a_mask_reads_the_rows_that_are_learned(table, made, choice, text):
     """And is kept under a hash of them."""
-    rows = films(6) * 3
+    rows = [*films(6) * 2, *({**row, "id": 1} for row in films(6))]
     before, after = (table(rows, template="{{ text }}", **each) for each in ({}, choice))
     tokenizer = made("byte_pairs")
     found = [passages(text, tokenizer, 100, 64, each) for each in (before, after)]
