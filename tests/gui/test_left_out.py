@@ -160,7 +160,7 @@ def test_more_rows_than_a_recipe_names_are_refused_in_a_sentence(table, window, 
     choose(1)
     qtbot.keyClick(table, Qt.Key.Key_Delete)
     assert window.page("data").banner.text == (
-        "Rows left out: must name at most 1,000 rows (remove others from the data itself), not 1,001 entries."
+        "Rows left out: must name at most 1\u2009000 rows (remove others from the data itself), not 1\u2009001 entries."
     )
     assert len(workspace.recipe.data.leave_out) == 1000 and struck(table) == []
 
