@@ -40,6 +40,7 @@ BLOCK = 64  # weights to four bytes of scales in NF4: an fp32 one, or a 16-bit o
 COPIES = (
     2  # of what a block keeps for its backward pass: norms, rotations and the order of the rows take some (measured)
 )
+CANDIDATE_BYTES = 56  # a score, its place, and both again while the highest are chosen (measured)
 GENERAL_TOKENS = 216  # of the longest passage of the general text (see `general`), at four characters each
 RANK = 16  # of the adapters that the comparison assumes
 
@@ -150,13 +151,15 @@ def _search(recipe: Recipe, spec: ModelSpec, width: int, free: int) -> Iterator[
 
 
 def search_bytes(recipe: Recipe, spec: ModelSpec, width: int) -> int:
-    """What finding the mask takes besides the model: a block's weights made dense, its sums, the gradient of one layer
-    and its square, and what the block keeps of a sequence for its backward pass; 0 without gradients."""
+    """What finding the mask takes besides the model: the candidates among the scores of all weights, and with gradients
+    a block's weights made dense, its sums, the gradient of one layer and its square, and what the block keeps of a
+    sequence for its backward pass."""
     rule = recipe.mask
+    found = CANDIDATE_BYTES * rule.tuned(spec) if getattr(rule, "scope", "") == "global" else 0
     if not rule.sums:
-        return 0
+        return found
     kept = COPIES * getattr(rule, "tokens", 0) * kept_for_backward(spec) * width
-    return (width + 4 * rule.sums) * spec.eligible // spec.layers + 2 * 4 * spec.largest + kept
+    return found + (width + 4 * rule.sums) * spec.eligible // spec.layers + 2 * 4 * spec.largest + kept
 
 
 def _sum(parts: Iterable[Part]) -> int:

@@ -19,7 +19,7 @@ from sparsezo_gui.engine.data import load_task
 from sparsezo_gui.engine.data.readers import read
 from sparsezo_gui.engine.forward import BACKWARD_LOGITS_BYTES, LOGITS_BYTES
 from sparsezo_gui.engine.general import general_text
-from sparsezo_gui.engine.memory import GENERAL_TOKENS, RUNTIME, estimate
+from sparsezo_gui.engine.memory import CANDIDATE_BYTES, GENERAL_TOKENS, RUNTIME, estimate
 from sparsezo_gui.engine.passes import kept_for_backward
 from sparsezo_gui.engine.pretrained import finite
 from sparsezo_gui.engine.pretrained.spec import spec
@@ -205,8 +205,14 @@ def test_the_search_for_a_mask_is_part_of_what_is_told():
     parts = eight_billion()
     block = parts.eligible // parts.layers
     sizes = [part(found(parts, mask={"rule": rule}), "Finding the mask", 0) for rule in ("random", "sensitive")]
+    many = [
+        part(found(parts, mask={"rule": "random", "density": 0.1, "scope": scope}), "Finding the mask", 0)
+        for scope in ("global", "row")
+    ]
+    assert many[0] > many[1] == 0, "candidates among all weights"
     assert sizes[0] == 0 and 8 * block < sizes[1] + 2**30 < 12 * block + 2**30
-    assert part(found(parts, mask={"rule": "multi-task"}), "Finding the mask") > sizes[1] + 3 * block
+    in_rows = sizes[1] - CANDIDATE_BYTES * parts.eligible // 1000
+    assert part(found(parts, mask={"rule": "multi-task"}), "Finding the mask") > in_rows + 3 * block
 
 
 def test_other_methods_are_told_as_their_users_run_them():

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from sparsezo_gui.engine.masks.select import Selection
 
 
+PIECE = 1 << 20  # words at a time, which take ten times the memory of their scores
+
+
 class Random(ScoredRule):
     """Random weights, drawn from the run's seed; the control for the sensitive mask.
 
@@ -39,10 +42,20 @@ class Random(ScoredRule):
         self, model: FrozenModel, search: Search, selection: Selection
     ) -> Iterator[Progress | tuple[str, Tensor]]:
         """See `ScoredRule.scores`."""
-        from sparsezo_gui.engine.zo.generator import Stream, words
-
-        for number, (name, (rows, columns)) in enumerate(model.spec.linears.items()):
+        for number, (name, shape) in enumerate(model.spec.linears.items()):
             yield Progress("Drawing the mask", number, len(model.spec.linears), "layers")
-            drawn = words(search.seed, Stream.MASK, number, 0, rows * columns)
-            # The upper 24 bits, which fp32 holds exactly.
-            yield name, (drawn >> 8).float().view(rows, columns)
+            yield name, _drawn(search.seed, number, shape)
+
+
+def _drawn(seed: int, number: int, shape: tuple[int, int]) -> Tensor:
+    """Whole numbers below 2²⁴, fp32 of ``shape``: the upper 24 bits of the words of layer ``number``."""
+    import torch
+
+    from sparsezo_gui.engine.zo.generator import Stream, words
+
+    drawn = torch.empty(shape)
+    flat = drawn.view(-1)
+    for first in range(0, len(flat), PIECE):
+        part = flat[first : first + PIECE]
+        part.copy_(words(seed, Stream.MASK, number, 0, len(part), first=first) >> 8)
+    return drawn

@@ -148,6 +148,7 @@ def ranked(
     rule: MaskRule, model: FrozenModel, selection: Selection, scores: Iterator[Progress | tuple[str, Tensor]]
 ) -> Generator[Progress, None, Mask]:
     """The mask of what ``selection`` picks from ``scores``."""
+    from sparsezo_gui.engine.device import trim
     from sparsezo_gui.engine.spaces.mask import Mask
 
     for item in scores:
@@ -155,6 +156,7 @@ def ranked(
             yield item
         else:
             selection.offer(*item)
+            trim()  # scores and candidates of many sizes
     return Mask(selection.result(), rule.model_dump(mode="json"), model.fingerprint, model.spec.eligible)
 
 

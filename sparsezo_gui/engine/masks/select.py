@@ -28,7 +28,11 @@ class TopK:
     def offer(self, name: str, scores: Tensor) -> None:
         """Offers the scores (out, in) of one layer."""
         flat = scores.flatten().float()
-        best = highest(flat, self.count)
+        if len(self.scores) < self.count:
+            best = highest(flat, self.count)
+        else:  # of what is above the least of those kept: these come first, and win a tie
+            above = (~(flat <= self.scores.min())).nonzero().view(-1)
+            best = above[highest(flat[above], self.count)]
         places = best.cpu() + (len(self.names) << 32)
         self.names.append(name)
         values, places = torch.cat((self.scores, flat[best].cpu())), torch.cat((self.places, places))
