@@ -303,7 +303,13 @@ def main() -> int:
     for name in sys.argv[2:] or WALKS:
         (out / name).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as home:
-            environment = {**os.environ, "SPARSEZO_HOME": home, "XDG_CONFIG_HOME": home, "HF_HUB_OFFLINE": "1"}
+            environment = {
+                **os.environ,
+                "SPARSEZO_HOME": home,
+                "XDG_CONFIG_HOME": home,
+                "HOME": home,
+                "HF_HUB_OFFLINE": "1",
+            }
             words = [sys.executable, __file__, str(out / name), "--inside", name]
             codes.append(subprocess.run(words, env=environment).returncode)
     return max(codes)

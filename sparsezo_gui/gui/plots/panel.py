@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QRectF, Qt, Signal
-from PySide6.QtGui import QColor
+from PySide6.QtGui import QColor, QFontMetricsF
+from PySide6.QtWidgets import QApplication
 
 from sparsezo_gui.gui.formatting import count
 from sparsezo_gui.gui.theme import GRID, colours, theme
@@ -83,9 +84,21 @@ class Title(pg.LabelItem):  # type: ignore[misc]
 
 
 class Axis(pg.AxisItem):  # type: ignore[misc]
-    """Steps as counts, and shares in percent."""
+    """Steps as counts, as many as fit side by side, and shares in percent."""
 
     percent = False
+
+    def tickSpacing(self, low: float, high: float, size: float) -> list[tuple[float, float]]:
+        """Distances of the ticks of each level, with their first places."""
+        found: list[tuple[float, float]] = super().tickSpacing(low, high, size)
+        if self.orientation == "bottom":
+            metrics = QFontMetricsF(self.style["tickFont"] or QApplication.font())
+            room = 1.5 * metrics.horizontalAdvance(count(max(abs(low), abs(high))))
+            step, first = found[0]
+            while step < high - low and step * size < room * (high - low):
+                step *= 2
+            found[0] = (step, first)
+        return found
 
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
         """Texts of the ticks."""
