@@ -1,8 +1,8 @@
 """Contact sheets of every page in both themes with the stand-in engine, one for each state: sheets.py OUT
 
-Needs no display and no model, so that the pictures are soon there and the same on every computer. Beside the sheets lies
-each picture on its own. "-150" is a screen of 1280 × 720 at 150 %, "-200" one of 1920 × 1080 at 200 %, "-wide" one of
-2560 × 1440; "-chat" has the chat open.
+Needs no display and no model, so that the pictures are soon there and the same on every computer. Beside the sheets
+lies each picture on its own. "-150" is a screen of 1280 × 720 at 150 %, "-200" one of 1920 × 1080 at 200 %, "-wide" one
+of 2560 × 1440; "-tall" and "-column" show whole pages, wide and narrow; "-chat" has the chat open.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from PySide6.QtCore import QSettings
 from screenshots import until, wait
 from standin import StandIn, listed, past
 
+from sparsezo_gui.answers import RunSummary
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.app import make_application
 from sparsezo_gui.gui.main_window import MainWindow
 from sparsezo_gui.gui.pages import PAGES
-from sparsezo_gui.gui.requests import ReadModel
+from sparsezo_gui.gui.requests import PreviewData
 from sparsezo_gui.gui.run_requests import ExportRun
 from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.workspace import Workspace
-from sparsezo_gui.recipe import load
+from sparsezo_gui.recipe import dump, load
 
-SCREENS = {"": ("1", (1280, 720)), "-150": ("1.5", (853, 480)), "-200": ("2", (960, 540)), "-wide": ("1", (2560, 1440))}
-LARGE = {"": ("empty", "filled", "running", "error", "filled-chat")}  # at other sizes only one state
+SCREENS = {"": ("1", (1280, 720)), "-150": ("1.5", (853, 480)), "-200": ("2", (960, 540)), "-wide": ("1", (2560, 1440)),
+           "-tall": ("1", (1280, 2600)), "-column": ("1", (820, 3600))}  # fmt: skip
+TAKEN = {"": ("empty", "filled", "running", "error", "filled-chat"), "-tall": ("filled", "error")}  # else only filled
 FAULTS = {
-    "summary": "The Hub has no model 'Qwen/Qwen4-9B'. Check its name, or choose a model on this computer.",
     "estimate": "The memory is unknown: there is no config.json in /models/broken.",
     "preview": "reviews.csv, row 12: the column 'label' is empty. Fill it in, or map another column to the answer.",
     "train": "The disk is full: 12 MiB are free and the run needs 40 MiB. Free some space, then resume the run.",
@@ -49,20 +50,33 @@ def empty(window: MainWindow, engine: StandIn) -> None:
     """The first start."""
 
 
+def saved(engine: StandIn) -> list[RunSummary]:
+    """Runs in the list, with their recipes."""
+    runs = [
+        listed(engine.home / "yesterday", tags=("support",), data="starter", curve=(1.4, 1.2, 1.1, 1.0)),
+        listed(engine.home / "longer", "longer", 2000, state="done", parent=str(engine.home / "yesterday"), start=60,
+               data="starter", curve=(1.4, 1.1, 0.8, 0.5, 0.45)),
+        listed(engine.home / "qwen", "qwen", 640, model="Qwen/Qwen3-0.6B", data="tickets.csv", parameters=596_000_000,
+               tuned=596_000, notes="The first with my own data."),
+        listed(engine.home / "old", "old", 0, state="damaged", problem="journal.bin is shorter than it says."),
+    ]  # fmt: skip
+    for run in runs:
+        Path(run.path).mkdir(parents=True)
+        (Path(run.path) / "recipe.toml").write_text(dump(load("starter")))
+        engine.histories[Path(run.path)] = past()
+    return runs
+
+
 def filled(window: MainWindow, engine: StandIn) -> None:
     """Everything was asked for once, and a run has ended."""
     workspace = window.workspace
-    folders = [Path("/runs") / name for name in ("yesterday", "branch", "qwen")]
-    engine.histories = {folder: past() for folder in folders}
-    engine.run_list = [
-        listed(folders[0], tags=("support",)), listed(folders[1], "longer", 2000, state="done", parent=str(folders[0])),
-        listed(folders[2], "qwen", 640, model="Qwen/Qwen3-0.6B", notes="The first with my own data."),
-        listed(folders[2].with_name("old"), "old", 0, state="damaged", problem="journal.bin is shorter than it says."),
-    ]  # fmt: skip
+    engine.run_list = saved(engine)
+    folders = [Path(run.path) for run in engine.run_list]
+    workspace.change("loop", steps=400, evaluate_every=50)
+    wait(500)
     for ask in (workspace.find_mask, workspace.find_rate, workspace.probe_noise, workspace.compare_ways):
         ask()
-    until(lambda: not workspace.busy_with())
-    workspace.change("loop", steps=400, evaluate_every=50)
+        until(lambda: not workspace.busy_with())
     window.start_run()
     until(lambda: not workspace.run.running)
     workspace.run.list_runs()
@@ -72,7 +86,8 @@ def filled(window: MainWindow, engine: StandIn) -> None:
 
 def running(window: MainWindow, engine: StandIn) -> None:
     """In the middle of a run."""
-    engine.run_list = [listed(engine.home / "run", "starter", state="running")]
+    engine.run_list = [*saved(engine), listed(engine.home / "run", "starter", state="running", data="starter")]
+    window.workspace.run.list_runs()
     window.start_run()
     until(lambda: bool((record := window.workspace.run.record) and record.step >= 300))
     engine.pace = 10
@@ -81,17 +96,19 @@ def running(window: MainWindow, engine: StandIn) -> None:
 def error(window: MainWindow, engine: StandIn) -> None:
     """All that can fail has failed."""
     workspace = window.workspace
-    engine.histories = {Path("/runs/yesterday"): past()}
-    engine.run_list = [listed(Path("/runs/yesterday"))]
+    engine.run_list = saved(engine)
+    yesterday = Path(engine.run_list[0].path)
     engine.faults = {name: UserError(text) for name, text in FAULTS.items()}
     engine.faults["noise"] = ZeroDivisionError("float division by zero")
     workspace.look_again()
     for ask in (workspace.find_mask, workspace.find_rate, workspace.probe_noise):
         ask()
+        until(lambda: not workspace.busy_with())
     window.start_run()
-    workspace.ask(ExportRun(Path("/runs/yesterday"), "overlay", engine.home / "x", 60, {}, False))
-    workspace.run.inspect(Path("/runs/yesterday"))
-    until(lambda: not workspace.busy_with() and workspace.of(ReadModel).problem is not None)
+    until(lambda: not workspace.run.running)
+    workspace.ask(ExportRun(yesterday, "overlay", engine.home / "x", 60, {}, False))
+    workspace.run.inspect(yesterday)
+    until(lambda: not workspace.busy_with() and workspace.of(PreviewData).problem is not None)
 
 
 STATES: dict[str, Callable[[MainWindow, StandIn], None]] = {
@@ -146,7 +163,7 @@ def main() -> None:
         return
     out.mkdir(parents=True, exist_ok=True)
     for screen, (scale, _) in SCREENS.items():
-        for state in LARGE.get(screen, ("filled",)):
+        for state in TAKEN.get(screen, ("filled",)):
             environment = {**os.environ, "QT_SCALE_FACTOR": scale, "HOME": "/home/you"}
             subprocess.run([sys.executable, __file__, str(out), state, screen], env=environment, check=True)
             compose(out, state, screen)
