@@ -33,7 +33,7 @@ from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import dump, load
 
 SCREENS = {"": ("1", (1280, 720)), "-150": ("1.5", (853, 480)), "-200": ("2", (960, 540)), "-wide": ("1", (2560, 1440)),
-           "-tall": ("1", (1280, 2600)), "-column": ("1", (820, 3600))}  # fmt: skip
+           "-tall": ("1", (1280, 2600)), "-column": ("1", (820, 2400))}  # fmt: skip
 TAKEN = {"": ("empty", "filled", "running", "error", "filled-chat"), "-tall": ("filled", "error")}  # else only filled
 FAULTS = {
     "estimate": "The memory is unknown: there is no config.json in /models/broken.",
@@ -90,7 +90,7 @@ def running(window: MainWindow, engine: StandIn) -> None:
     window.workspace.run.list_runs()
     window.start_run()
     until(lambda: bool((record := window.workspace.run.record) and record.step >= 300))
-    engine.pace = 10
+    engine.pace = 0.5
 
 
 def error(window: MainWindow, engine: StandIn) -> None:
@@ -130,6 +130,8 @@ def take(out: Path, state: str, screen: str) -> None:
     window.show()
     workspace.start()
     until(lambda: workspace.engine_state == "ready" and not workspace.busy_with())
+    while window.make_next_page():
+        pass
     STATES[state.removesuffix("-chat")](window, engine)
     window.chat.setVisible(state.endswith("-chat"))
     for mode in ("light", "dark"):
