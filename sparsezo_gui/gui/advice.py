@@ -30,13 +30,12 @@ def advice(estimate: MemoryEstimate | None, recipe: Recipe, parameters: int = 0,
 
 
 def _choice(estimate: MemoryEstimate, recipe: Recipe, plan: Plan | None) -> str:
-    """What to choose, of what can be started here; nothing if that is chosen already."""
+    """What was chosen, or what to choose instead of what does not fit; else the ways' own card recommends one."""
     if recipe.estimator.rule == AUTO:
         return estimate.chosen
-    if plan is None or (plan.best and uses(recipe, plan.best.tables)):
+    if plan is None or plan.best is None or estimate.verdict != "too large" or uses(recipe, plan.best.tables):
         return ""
-    problem = "This does not fit in memory. " if estimate.verdict == "too large" else ""
-    return f"{problem}Recommended: {plan.why}" if plan.best else plan.why
+    return f"This does not fit in memory. Recommended: {plan.why}"
 
 
 def _tunes_every_weight(recipe: Recipe) -> bool:

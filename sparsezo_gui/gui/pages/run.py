@@ -19,7 +19,7 @@ from sparsezo_gui.gui.widgets.basic import WIDEST, Page, ProgressBar, button, ca
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
 from sparsezo_gui.gui.widgets.outlook import Outlook
 from sparsezo_gui.gui.widgets.results import Results
-from sparsezo_gui.gui.widgets.sides import NARROW, Sides
+from sparsezo_gui.gui.widgets.sides import PLOTTED, Sides
 from sparsezo_gui.gui.widgets.summary import Summary
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.events import Ask, Command, EvaluateNow, Pause, Release, Resume, SetRate, Stop
@@ -49,7 +49,7 @@ class RunPage(Page):
         self._add_buttons()
         self._bar = ProgressBar("Run progress")
         self.results = Results()
-        main = Sides(self._make_plots(), self.results, stacked=NARROW, spacing=2 * GRID)
+        main = Sides(self._make_plots(), self.results, stacked=PLOTTED - 6 * GRID, spacing=2 * GRID)
         main.box.setStretch(0, 1)
         self.body.setSpacing(GRID)
         self._figures = QWidget()
@@ -206,8 +206,8 @@ class RunPage(Page):
         self._show_empty()
         ended = record is not None and self._summary.show_record(record)
         self._summary.setVisible(ended)
-        for part in (self._figures, self._bar):
-            part.setVisible(record is not None and not ended)
+        for part in (self._figures, self._bar):  # not of a run that failed before its first step
+            part.setVisible(record is not None and not ended and (record.active or record.columns.size > 0))
         self._controls.setVisible(record is not None)
         if record is None:
             self.sentence.setText("No run yet.")
@@ -253,7 +253,7 @@ class RunPage(Page):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """In one column, the plots take the room they need, and the page scrolls."""
         super().resizeEvent(event)
-        self._plots.setMinimumHeight((60 if event.size().width() < NARROW else 33) * GRID)
+        self._plots.setMinimumHeight((60 if event.size().width() < PLOTTED else 33) * GRID)
 
     def showEvent(self, event: QShowEvent) -> None:
         """Catches up with what arrived while another page was shown."""

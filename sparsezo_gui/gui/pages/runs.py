@@ -69,6 +69,7 @@ class RunsPage(Page):
         )  # fmt: skip
         splitter = self._splitter = QSplitter(Qt.Orientation.Horizontal)
         splitter.setChildrenCollapsible(False)
+        splitter.setHandleWidth(2 * GRID)
         self._view = RunView(workspace, self._make_detail())
         self._view.setMaximumWidth(WIDEST)
         splitter.addWidget(self._list)
@@ -295,6 +296,7 @@ class RunsPage(Page):
         super().resizeEvent(event)
         narrow = event.size().width() < NARROW
         self._splitter.setOrientation(Qt.Orientation.Vertical if narrow else Qt.Orientation.Horizontal)
+        self._list.setMinimumHeight(28 * GRID if narrow else 0)  # the page scrolls rather than the list
 
     def showEvent(self, event: QShowEvent) -> None:
         """Catches up with changes while it was hidden."""

@@ -20,6 +20,7 @@ from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.banner import Banner
 from sparsezo_gui.gui.widgets.basic import button, label, row
 from sparsezo_gui.gui.widgets.fields import Combo
+from sparsezo_gui.gui.widgets.sides import NARROW, Sides
 
 HOW = "Hover for values, drag to zoom in, double-click to see all."
 TRIALS = "Left of 0: trials of learning rates. "
@@ -56,9 +57,10 @@ class PlotControls(QWidget):
         self._whole = button("Show all", board.show_all, role="flat", tip="Shows all steps again after zooming.")
         self._readout = label("", "dim", wrap=True, name="Values at the crosshair")
         board.readout.connect(lambda text: self._readout.setText(text or self._how))
-        line = row(self._extra, self._log, label("Smoothing", "dim"), self._smoothing, self._whole, self._readout)
-        line.setStretch(5, 1)
-        self.setLayout(line)
+        controls = row(self._extra, self._log, label("Smoothing", "dim"), self._smoothing, self._whole, None)
+        line = Sides(controls, self._readout, stacked=NARROW, spacing=GRID)
+        line.box.setStretch(1, 1)
+        self.setLayout(row(line))
         board.add_actions([
             self._action("Show the whole run", board.show_all), self._action("Save as PNG…", lambda: self.save("png")),
             self._action("Save as SVG…", lambda: self.save("svg")),

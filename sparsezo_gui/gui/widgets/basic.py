@@ -24,6 +24,7 @@ from sparsezo_gui.gui.widgets.safe_text import Label, tooltip
 from sparsezo_gui.recipe.events import Progress
 
 WIDEST = 1100
+BANNER_MOVES = (QEvent.Type.LayoutRequest, QEvent.Type.Show, QEvent.Type.Hide)
 Part = QWidget | QLayout | int | None
 """Of a row, column or card: None is a stretch, a number is space."""
 
@@ -192,7 +193,7 @@ class Empty(QWidget):
 class Page(QWidget):
     """A page: title, one sentence, a banner for problems, and a body that scrolls if it does not fit."""
 
-    floating = False  # whether the banner lies over the end of the page, so that nothing moves when it comes
+    floating = False  # whether the banner lies over the end of the page, so that nothing above moves when it comes
     widest = WIDEST  # pixels of the content at most, so that lines stay readable on large screens; 0: all there are
     go_to = Signal(str)  # the name of another page to show
     step_selected = Signal(object, int)  # folder of a run, and its step, which the chat is to answer from
@@ -214,18 +215,17 @@ class Page(QWidget):
             self.banner.installEventFilter(self)
         else:
             top.addWidget(self.banner)
-        top.setContentsMargins(3 * GRID, 2 * GRID, 3 * GRID, GRID)
         self.body = QVBoxLayout()
         self.body.setSpacing(2 * GRID)
-        self.body.setContentsMargins(3 * GRID, GRID, 3 * GRID, 2 * GRID)
         inner = QWidget()
         inner.setProperty("role", "page")
         inner.setLayout(self.body)
-        area = QScrollArea()
+        area = self._area = QScrollArea()
         area.setWidgetResizable(True)
         area.setFrameShape(QFrame.Shape.NoFrame)
         area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         area.setWidget(inner)
+        area.verticalScrollBar().rangeChanged.connect(self._set_margins)
         outer = column(top, area, spacing=0)
         outer.setStretch(1, 1)
         self.setLayout(outer)
@@ -233,22 +233,27 @@ class Page(QWidget):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Keeps the content within its width, and the banner over the end of the page."""
         super().resizeEvent(event)
-        rest = max(event.size().width() - self.widest, 0) if self.widest else 0
-        for part in (self._top, self.body):
-            margins = part.contentsMargins()
-            margins.setRight(max(rest - 3 * GRID, 3 * GRID))
-            part.setContentsMargins(margins)
         self._place_banner()
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Follows the banner's text."""
-        if watched is self.banner and event.type() in (QEvent.Type.LayoutRequest, QEvent.Type.Show):
+        if watched is self.banner and event.type() in BANNER_MOVES:
             self._place_banner()
         return super().eventFilter(watched, event)
 
+    def _set_margins(self) -> None:
+        """The scroll bar lies in the margin, so that pages with and without one end alike; so does the banner."""
+        margin = max(self.width() - self.widest if self.widest else 0, 6 * GRID) - 3 * GRID
+        bar = self._area.verticalScrollBar()
+        taken = bar.sizeHint().width() if bar.maximum() else 0
+        below = self.banner.height() + GRID if self.floating and not self.banner.isHidden() else 0
+        self._top.setContentsMargins(3 * GRID, 2 * GRID, margin, GRID)
+        self.body.setContentsMargins(3 * GRID, GRID, margin - taken, 2 * GRID + below)
+
     def _place_banner(self) -> None:
         if self.floating:
-            width = min(self.width() - 6 * GRID, self.widest or 110 * GRID)
+            width = min(self.width() - 6 * GRID, WIDEST)
             height = max(self.banner.heightForWidth(width), self.banner.minimumSizeHint().height())
             self.banner.setGeometry(3 * GRID, self.height() - height - 2 * GRID, width, height)
             self.banner.raise_()
+        self._set_margins()

@@ -161,7 +161,8 @@ class SettingField(QWidget):
         self.title = title_of(name, field)
         self.help = grouped_numbers(field.description or "")
         typical = shown(field).sane
-        span = f" Typical: {formatting.number(typical[0])} to {formatting.number(typical[1])}." if typical else ""
+        low, high = (f"{end:,}" if isinstance(end, int) else formatting.number(end) for end in typical or (0, 0))
+        span = grouped_numbers(f" Typical: {low} to {high}.") if typical else ""
         self._help_and_range = self.help + span
         self._editor = self._make_editor(field.annotation, shown(field).unit)
         self._editor.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)

@@ -155,7 +155,8 @@ class MemoryStrip(QFrame):
             lines.insert(0, f"With less memory, in smaller passes: {size(estimate.small)}")
         if estimate.search:
             lines.insert(0, f"Finding the mask, before the run: {size(estimate.search)} more")
-        self._say(word, text, f"Estimated. {'. '.join(lines)}" if lines else "", False, level)
+        mark = "Estimated. " if estimate.measured and lines else ""  # else the line above says it of everything
+        self._say(word, text, mark + ". ".join(lines), False, level)
         self.bar.show_estimate(_triples(estimate.parts), estimate.available)
 
     def _say(self, verdict: str, text: str, others: str, is_error: bool, level: str = "") -> None:

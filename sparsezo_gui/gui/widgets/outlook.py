@@ -8,6 +8,7 @@ from PySide6.QtCore import Qt
 
 from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.widgets.basic import Card, add, label
+from sparsezo_gui.gui.widgets.next_run import fault_of
 from sparsezo_gui.gui.workspace import Workspace
 
 
@@ -32,9 +33,14 @@ class Outlook(Card):
             now, overall = record.progress, record.overall
             self._text.setText(formatting.progress(now, overall) if now and overall else loading)
             return
+        why = workspace.start_blocker or workspace.faults.first
+        if not why and fault_of(workspace):
+            why = "Not ready to start"  # the bar above says why
+        elif not why and record is not None and record.state == "failed":
+            why = "The run did not start"
         density = getattr(recipe.mask, "density", None)
         part = f", {100 * density:g} % of the weights" if density else ""
-        self._title.setText(workspace.start_blocker or workspace.faults.first or "Ready to start")
+        self._title.setText(why or "Ready to start")
         self._text.setText(
             f"{recipe.model.id} in {recipe.model.bits} bits, tuned on {Path(recipe.data.source).name}\n"
             f"{type(recipe.mask).title}{part}, {formatting.count(recipe.loop.steps)} steps of "

@@ -14,8 +14,8 @@ from sparsezo_gui.gui.theme import GRID, colours, theme
 
 
 class RateChart(QWidget):
-    """A dot for each rate, evenly spaced, with the best one filled; the initial loss is a dashed line. Rates that
-    diverged are crosses at the top."""
+    """A dot for each rate with its loss, evenly spaced, with the best one filled; the initial loss is a dashed line.
+    Rates that diverged are crosses at the top."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class RateChart(QWidget):
             return
         c, painter = colours(), QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        line, left = painter.fontMetrics().height(), painter.fontMetrics().horizontalAdvance("0.000") + GRID
+        line, left = painter.fontMetrics().height(), painter.fontMetrics().horizontalAdvance("loss 0.000") + GRID
         frame = QRectF(left, line / 2, self.width() - left - 4 * GRID, self.height() - 1.5 * line - GRID)
         known = [rung.loss for rung in report.last if rung.loss is not None and math.isfinite(rung.loss)]
         low, high = min([report.base, *known]), report.base
@@ -56,23 +56,26 @@ class RateChart(QWidget):
         painter.drawLine(QPointF(frame.left(), height(report.base)), QPointF(frame.right(), height(report.base)))
         painter.setPen(QColor(c.dim))
         aside = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-        painter.drawText(QRectF(0, height(report.base) - line / 2, left - GRID / 2, line), aside, f"{report.base:.3g}")
+        beside = QRectF(0, height(report.base) - line / 2, left - GRID / 2, line)
+        painter.drawText(beside, aside, f"loss {report.base:.3g}")
         apart = frame.width() / max(len(report.last), 1)
         for index, rung in enumerate(report.last):
             x = frame.left() + (index + 0.5) * apart
             painter.setPen(QColor(c.dim))
             below = QRectF(x - apart / 2, frame.bottom() + GRID / 2, apart, line)
             painter.drawText(below, Qt.AlignmentFlag.AlignHCenter, short_rate(rung.rate))
+            loss, top = rung.loss, frame.top() + 4
+            diverged = loss is None or not math.isfinite(loss) or loss > high
+            y = top if loss is None or diverged else height(loss)
+            painter.drawText(QPointF(x + GRID, y + line / 3), "diverged" if diverged else f"{loss:.3g}")
             painter.setPen(QPen(QColor(c.accent), 2))
-            loss = rung.loss
-            if loss is None or not math.isfinite(loss) or loss > high:
-                top = frame.top() + 4
+            if diverged:
                 painter.setPen(QPen(QColor(c.error), 2))
                 painter.drawLine(QPointF(x - 4, top - 4), QPointF(x + 4, top + 4))
                 painter.drawLine(QPointF(x - 4, top + 4), QPointF(x + 4, top - 4))
                 continue
             painter.setBrush(QColor(c.accent if rung is report.best else c.base))
-            painter.drawEllipse(QPointF(x, height(loss)), 4, 4)
+            painter.drawEllipse(QPointF(x, y), 4, 4)
 
 
 def _words(loss: float | None) -> str:

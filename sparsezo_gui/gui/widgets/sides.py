@@ -12,6 +12,7 @@ from sparsezo_gui.gui.theme import GRID, theme
 from sparsezo_gui.gui.widgets.basic import Part, add, clear
 
 NARROW = 700  # pixels of a page below which it has one column
+PLOTTED = 900  # the same of a page whose plots need width
 AROUND = 9 * GRID  # pixels of a page beside the content of a card
 
 
