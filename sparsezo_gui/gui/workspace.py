@@ -10,19 +10,16 @@ from typing import Any
 from PySide6.QtCore import QSettings, QTimer, Signal
 
 from sparsezo_gui.answers import (
-    DataPreview,
-    MaskReport,
     MemoryEstimate,
     ModelCode,
     ModelSummary,
-    Plan,
-    RateReport,
     Received,
 )
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui import inputs
 from sparsezo_gui.gui.calls import EngineCalls, Request, RunRequest
-from sparsezo_gui.gui.client import Channel, Client
+from sparsezo_gui.gui.client import Channel
+from sparsezo_gui.gui.current import Current
 from sparsezo_gui.gui.faults import Faults, differing
 from sparsezo_gui.gui.following import following, named
 from sparsezo_gui.gui.kept import texts
@@ -48,7 +45,6 @@ from sparsezo_gui.gui.run_control import RunControl
 from sparsezo_gui.gui.run_queue import Queue
 from sparsezo_gui.gui.run_requests import BranchRun, ReceiveRun, SaveNotes
 from sparsezo_gui.recipe import Recipe, dump, load, loads
-from sparsezo_gui.recipe.noise import NoiseProbed
 from sparsezo_gui.recipe.presets import METHOD, Preset
 from sparsezo_gui.recipe.registry import ESTIMATORS, UPDATES
 from sparsezo_gui.recipe.tables import changed
@@ -60,7 +56,7 @@ FITS_CHECKED = 24  # models in the list that get a verdict
 ABOUT_RECIPE = (ReadModel, EstimateMemory, MeasureMemory, EstimateWays, PreviewData)
 
 
-class Workspace(Client):
+class Workspace(Current):
     """Created once, before the window; pages read it and listen to its signals."""
 
     recipe_changed = Signal()
@@ -257,61 +253,6 @@ class Workspace(Client):
         """Asks, and immediately shows that the request is in progress."""
         self.ask(request)
         self.of(type(request)).changed.emit()
-
-    @property
-    def memory(self) -> MemoryEstimate | None:
-        """The last estimate or measurement for this model; None without one, or if the last estimate failed."""
-        estimate = self.of(EstimateMemory)
-        known = not estimate.problem and inputs.same_model(estimate.answered_request, self.recipe)
-        return estimate.answer if known else None
-
-    @property
-    def model(self) -> ModelSummary | None:
-        """Summary of the recipe's model, if known."""
-        summary = self.of(ReadModel).answer
-        return summary if summary is not None and summary.id == self.recipe.model.id else None
-
-    @property
-    def rates(self) -> RateReport | None:
-        """Report of the learning rates tried for this method, model and data, or None."""
-        found = self.of(FindRate)
-        asked = found.answered_request
-        fits = isinstance(asked, FindRate) and inputs.of_rate(asked.recipe) == inputs.of_rate(self.recipe)
-        return found.answer if fits else None
-
-    @property
-    def noise(self) -> NoiseProbed | None:
-        """The noise measured for this method, model and data, also by the displayed run; or None."""
-        found, record = self.of(ProbeNoise), self.run.record
-        known = [(record.noise, record.recipe)] if record is not None and record.noise and record.recipe else []
-        if isinstance(found.answered_request, ProbeNoise) and found.answer:
-            known.insert(0, (found.answer, found.answered_request.recipe))
-        return next((report for report, asked in known if report and inputs.probes(report, asked, self.recipe)), None)
-
-    @property
-    def plan(self) -> Plan | None:
-        """The ways to tune: as compared for this model and data, else by formula; None if neither is known."""
-        found, estimate = self.of(CompareWays), self.of(EstimateWays)
-        asked, plan = found.answered_request, found.answer
-        if isinstance(asked, CompareWays) and plan and inputs.compares(plan, asked.recipe, self.recipe):
-            return plan
-        known = not estimate.problem and inputs.same_model(estimate.answered_request, self.recipe)
-        return estimate.answer if known else None
-
-    @property
-    def preview_answer(self) -> DataPreview | None:
-        """The last preview of this data for this model; None without one, or if the last one failed."""
-        found = self.of(PreviewData)
-        known = not found.problem and inputs.same_data(found.answered_request, self.recipe)
-        return found.answer if known else None
-
-    @property
-    def mask(self) -> MaskReport | None:
-        """Report of the mask found for this model and rule, or None."""
-        found = self.of(FindMask)
-        asked = found.answered_request
-        fits = isinstance(asked, FindMask) and inputs.of_mask(asked.recipe) == inputs.of_mask(self.recipe)
-        return found.answer if fits else None
 
     # Answers that lead to more
 
