@@ -128,6 +128,7 @@ class ChatDock(QDockWidget):
         whole.box.setStretch(0, 1)
         whole.setMinimumWidth(38 * GRID)
         self.setWidget(whole)
+        self._add_title()
         workspace.run.answered.connect(self._take)
         workspace.run.advanced.connect(self._ask_probes)
         self._load_probes()
@@ -135,6 +136,25 @@ class ChatDock(QDockWidget):
         for signal in (workspace.run.changed, workspace.blocker_changed):
             signal.connect(self._refresh)
         self.empty()
+
+    def _add_title(self) -> None:
+        """In the window, a title in its style; floating, that of the desktop."""
+        bar = QWidget(self)
+        line = row(
+            label("Chat", "heading"), None,
+            button("", lambda: self.setFloating(True), role="info", image="copy", tip="Moves the chat out.",
+                   name="Move the chat out of the window"),
+            button("", self.close, role="info", image="close", tip="Closes the chat.", name="Close the chat"),
+        )  # fmt: skip
+        line.setContentsMargins(2 * GRID, GRID, 2 * GRID, GRID)
+        bar.setLayout(line)
+        self.setTitleBarWidget(bar)
+
+        def swap(floating: bool) -> None:
+            bar.setVisible(not floating)
+            self.setTitleBarWidget(None if floating else bar)  # type: ignore[arg-type]
+
+        self.topLevelChanged.connect(swap)
 
     def set_target(self, folder: Path | None, step: int | None) -> None:
         """Chooses who answers: the run in ``folder`` after ``step``, or with None the displayed run."""

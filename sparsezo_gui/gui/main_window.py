@@ -70,9 +70,9 @@ class MainWindow(QMainWindow):
         layout.addWidget(self._navigation)
         right = QVBoxLayout()
         right.setSpacing(0)
-        bar = NextRun(workspace)
-        bar.start.connect(self.start_run)
-        right.addWidget(bar)
+        self._next = NextRun(workspace)
+        self._next.start.connect(self.start_run)
+        right.addWidget(self._next)
         self.tour = Tour(workspace)
         self.tour.go_to.connect(self.go)
         self.tour.start.connect(self.start_run)
@@ -130,6 +130,7 @@ class MainWindow(QMainWindow):
         self.chat.set_target(None, None)
         self._strip.setVisible(name in ("model", "data", "method"))
         self._navigation.show_chosen(name)
+        self._next.show_page(name)
 
     def _export(self, folder: Path, step: int) -> None:
         page = self.page("export")

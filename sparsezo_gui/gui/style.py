@@ -59,9 +59,6 @@ QComboBox::down-arrow { image: url($chevron); width: 16px; height: 16px; }
 QComboBox QAbstractItemView { background: $base; border: 1px solid $strong_border; outline: 0;
     selection-background-color: $accent; selection-color: $on_accent; }
 
-QDockWidget { titlebar-close-icon: url($close); titlebar-normal-icon: url($copy); }
-QDockWidget::title { padding: 8px 16px; }
-
 QFrame[role="navigation"] { background: $window; border: 0; border-right: 1px solid $border; }
 QToolButton[role="navigation"] { background: transparent; border: 2px solid transparent; border-radius: 6px;
     padding: 7px 10px; text-align: left; }

@@ -156,8 +156,6 @@ def style_sheet(c: Colours, scale: float = 1.0) -> str:
         figure=f"{14 * scale:.0f}",
         code=QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont).family(),
         chevron=resources.icon("chevron-down").as_posix(),
-        close=resources.icon("close").as_posix(),
-        copy=resources.icon("copy").as_posix(),
         check=resources.icon("check-dark" if c.dark else "check-light").as_posix(),
     )
 

@@ -107,6 +107,7 @@ def error(window: MainWindow, engine: StandIn) -> None:
     window.start_run()
     until(lambda: not workspace.run.running)
     workspace.ask(ExportRun(yesterday, "overlay", engine.home / "x", 60, {}, False))
+    until(lambda: not workspace.busy_with())
     workspace.run.inspect(yesterday)
     until(lambda: not workspace.busy_with() and workspace.of(PreviewData).problem is not None)
 

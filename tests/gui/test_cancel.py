@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt
@@ -84,7 +85,7 @@ def test_an_export_can_be_cancelled_and_begun_again(window, find, click, workspa
     engine.run_list = [listed(tmp_path / "run")]
     window.go("export")
     click("Refresh the list of runs")
-    qtbot.waitUntil(find("Export now").isEnabled)
+    qtbot.waitUntil(window.page("export")._go.isEnabled)
     engine.endless = True
     click("Export now")
     qtbot.waitUntil(lambda: find("Export progress in words").text() == "Writing…")
@@ -110,7 +111,9 @@ def test_while_one_thing_is_done_no_other_can_be_asked_for(searching, window, fi
     qtbot.keyClick(window, Qt.Key.Key_R, Qt.KeyboardModifier.ControlModifier)
     qtbot.waitUntil(lambda: window.page("run").banner.text == "The engine is busy finding the mask.")
     assert not workspace.busy_with(MeasureMemory, StartRun)
+    engine.run_list = [listed(Path("run"))]
     window.go("export")
+    qtbot.waitUntil(window.page("export")._go.isVisible)
     refused("Export now")
     window.go("method")
     click("Cancel finding the mask")

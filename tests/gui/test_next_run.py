@@ -42,6 +42,9 @@ def test_what_the_engine_finds_wrong_stops_the_next_run_until_it_is_mended(windo
     engine.faults["summary"] = UserError("There is no model 'x/y'.")
     enter("Model folder or Hub id", "x/y")
     qtbot.waitUntil(lambda: not find("Start run").isEnabled())
+    assert find("Model problem").text() == "There is no model 'x/y'."
+    assert not window.findChild(NextRun)._fault.isVisible(), "what the page says is not said twice"
+    window.go("method")
     assert find("Why the next run cannot start").text() == "There is no model 'x/y'."
     del engine.faults["summary"]  # it was downloaded meanwhile
     click("Check the next run again")
@@ -63,6 +66,7 @@ def test_a_fault_of_the_model_is_not_repeated_as_one_of_its_memory(window, find,
     engine.faults["estimate"] = UserError("config.json is missing.")
     enter("Model folder or Hub id", "/models/broken")
     qtbot.waitUntil(lambda: find("Memory needed").text() == "Memory: unknown.")
+    window.go("method")
     assert find("Why the next run cannot start").text() == "config.json is missing."
 
 

@@ -468,10 +468,13 @@ def test_recipes_are_saved_and_opened(window, workspace, tmp_path):
 
 def test_export(window, find, click, workspace, engine, qtbot, tmp_path):
     window.go("export")
-    assert not find("Export now").isEnabled()
+    click("Go to the Run page", find("Nothing to export yet"))
+    assert window.page("run").isVisible()
+    window.go("export")
+    assert not window.page("export")._go.isVisible()
     engine.run_list = [listed(tmp_path / "run")]
     click("Refresh the list of runs")
-    qtbot.waitUntil(find("Export now").isEnabled)
+    qtbot.waitUntil(window.page("export")._go.isEnabled)
     find("Export to").setText(str(tmp_path / "out.safetensors"))
     click("Export now")
     qtbot.waitUntil(lambda: "exported and checked" in find("Export result").text())
@@ -491,7 +494,7 @@ def test_what_was_exported_is_asked_deleted_and_exported_again(
     engine.run_list = [listed(tmp_path / "run", tuned=1000, parameters=10**6)]
     window.go("export")
     click("Refresh the list of runs")
-    qtbot.waitUntil(find("Export now").isEnabled)
+    qtbot.waitUntil(window.page("export")._go.isEnabled)
     sizes = {name: find(f"Size of {export_format(name).title}").text() for name in ("overlay", "hf", "gguf")}
     assert sizes == {"overlay": "about 8 KiB", "hf": "about 1.91 MiB", "gguf": "about 1.91 MiB"}
     click("Export now")
@@ -527,7 +530,7 @@ def test_an_export_that_cannot_be_deleted_is_told(window, find, click, workspace
     engine.run_list = [listed(tmp_path / "run", tuned=1000, parameters=10**6)]
     window.go("export")
     click("Refresh the list of runs")
-    qtbot.waitUntil(find("Export now").isEnabled)
+    qtbot.waitUntil(window.page("export")._go.isEnabled)
     place = tmp_path / "elsewhere" / "mine.safetensors"
     place.parent.mkdir()
     find("Export to").setText(str(place))
@@ -546,7 +549,7 @@ def test_the_export_page_offers_every_format_with_its_target_and_options(window,
     engine.run_list = [listed(Path("run"))]
     window.go("export")
     click("Refresh the list of runs")
-    qtbot.waitUntil(find("Export now").isEnabled)
+    qtbot.waitUntil(window.page("export")._go.isEnabled)
     values = {name: _values(form) for name, form in export_formats().items()}
     for name, form in export_formats().items():
         if form.refusal(SPACES["entries"]):
@@ -578,7 +581,7 @@ def test_a_gguf_file_has_a_kind_and_may_go_to_lm_studio(
     engine.run_list = [listed(tmp_path / "run")]
     window.go("export")
     click("Refresh the list of runs")
-    qtbot.waitUntil(find("Export now").isEnabled)
+    qtbot.waitUntil(window.page("export")._go.isEnabled)
     click("GGUF file")
     kinds = find("Kind of numbers")
     assert kinds.currentText() == "f16"
@@ -600,7 +603,7 @@ def test_the_export_page_offers_what_can_hold_the_run_and_says_why_not(
     engine.run_list = [listed(tmp_path / "run", space=space), listed(tmp_path / "other")]
     window.go("export")
     click("Refresh the list of runs")
-    qtbot.waitUntil(find("Export now").isEnabled)
+    qtbot.waitUntil(window.page("export")._go.isEnabled)
     assert find(export_format(default_export(SPACES[space])).title).isChecked()
     for form in export_formats().values():
         reason = in_form_words(form.refusal(SPACES[space]))
@@ -610,7 +613,7 @@ def test_the_export_page_offers_what_can_hold_the_run_and_says_why_not(
         assert (reason or form.help) in shown
     click("Hugging Face folder")  # stays when the list is read again
     click("Refresh the list of runs")
-    qtbot.waitUntil(find("Export now").isEnabled)
+    qtbot.waitUntil(window.page("export")._go.isEnabled)
     assert find("Hugging Face folder").isChecked()
     find("Run to export").setCurrentIndex(1)
     assert find("Overlay file").isChecked() and find("PEFT adapter").isEnabled()
@@ -622,7 +625,7 @@ def test_a_free_name_is_suggested(window, find, click, engine, qtbot, tmp_path, 
     engine.run_list = [listed(tmp_path / "run")]
     window.go("export")
     click("Refresh the list of runs")
-    qtbot.waitUntil(find("Export now").isEnabled)
+    qtbot.waitUntil(window.page("export")._go.isEnabled)
     assert find("Export to").text() == str(tmp_path / "yesterday-tuned-2.safetensors")
     export = engine.export
 
@@ -647,7 +650,7 @@ def test_the_weights_of_a_folder_can_be_chosen(window, find, click, engine, qtbo
     engine.run_list = [listed(tmp_path / "run")]
     window.go("export")
     click("Refresh the list of runs")
-    qtbot.waitUntil(find("Export now").isEnabled)
+    qtbot.waitUntil(window.page("export")._go.isEnabled)
     assert not shown()
     click("Hugging Face folder")
     assert find("Original precision").isChecked() and find("Export to").text().endswith("yesterday-tuned")
@@ -655,7 +658,7 @@ def test_the_weights_of_a_folder_can_be_chosen(window, find, click, engine, qtbo
         click("Export now")
         qtbot.waitUntil(lambda chosen=chosen: bool(engine.exported) and engine.exported[3] == chosen)
         assert engine.exported[0] == "hf"
-        qtbot.waitUntil(find("Export now").isEnabled)
+        qtbot.waitUntil(window.page("export")._go.isEnabled)
         click("Exactly as trained")
     click("Overlay file")
     assert not shown()

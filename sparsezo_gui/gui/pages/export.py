@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLineEdit, QWidget
 
 from sparsezo_gui.answers import Exported, RunSummary
@@ -19,7 +20,7 @@ from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.run_requests import ExportRun, ListRuns
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import Page, ProgressBar, button, card, column, label, row
+from sparsezo_gui.gui.widgets.basic import Empty, Page, ProgressBar, button, card, column, label, row
 from sparsezo_gui.gui.widgets.export_result import ExportResult
 from sparsezo_gui.gui.widgets.fields import Combo, ComboGroup, RadioGroup
 from sparsezo_gui.gui.widgets.format_cards import FormatCards
@@ -41,14 +42,21 @@ FIELD_TOP, BUTTON_TOP = 8, 3  # pixels from the top of a field or radio button t
 class ExportPage(Page):
     """Run, step, format and target; then a button, progress, and the result of the check."""
 
-    floating = True
+    banner_last = True
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__("Export", "Export any step of a run. Each export is checked after it is written.")
         self._workspace = workspace
         self._stages = Stages(ONE)
         self._offered: str | None = None  # the run whose formats are shown
-        self.body.addWidget(self._make_form())
+        self.header.addWidget(button("Refresh", workspace.run.list_runs, name="Refresh the list of runs"))
+        self._empty = Empty(
+            "Nothing to export yet", "Start a run first. Each of its steps can be exported.",
+            "Go to the Run page", lambda: self.go_to.emit("run"),
+        )  # fmt: skip
+        self.body.addWidget(self._empty, 99)
+        self._form = self._make_form()
+        self.body.addWidget(self._form)
         self._bar = ProgressBar("Export progress")
         self.body.addWidget(self._bar)
         self._said = label("", wrap=True, name="Export progress in words")
@@ -74,7 +82,6 @@ class ExportPage(Page):
     def _make_form(self) -> QWidget:
         self._run = Combo("Run to export")
         self._run.currentIndexChanged.connect(self._run_chosen)
-        refresh = button("Refresh", self._workspace.run.list_runs, name="Refresh the list of runs")
         self._step = StepSlider("Step to export")
         self._forms = export_formats()
         self._format = FormatCards(self._forms)
@@ -106,7 +113,7 @@ class ExportPage(Page):
         form.setColumnStretch(1, 1)
         form.setColumnMinimumWidth(0, 7 * GRID)  # for the widest title, which is hidden at first
         entries = (
-            (label("Run", "heading"), row(self._run, refresh)),
+            (label("Run", "heading"), row(self._run)),
             (label("Step", "heading"), row(self._step)),
             (format_title, row(self._format)), *((title, row(choices)) for title, choices in self._options.values()),
             (out_title, column(row(self._out, self._browse), self._serve, spacing=2)),
@@ -127,6 +134,9 @@ class ExportPage(Page):
         if chosen not in [path for _, path in items]:
             chosen = items[0][1] if items else None
         self._run.fill(items, chosen)
+        self._empty.setVisible(not runs)
+        for part in (self._form, self._said, self._go):
+            part.setVisible(bool(runs))
         self._run_chosen()
 
     def _run_chosen(self) -> None:
@@ -138,6 +148,11 @@ class ExportPage(Page):
             self._format.choose(default_export(space))
         self._suggest()
         self._show()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Finds runs that have begun meanwhile."""
+        super().showEvent(event)
+        self._workspace.run.list_runs()
 
     def _chosen(self) -> RunSummary | None:
         path = self._run.currentData()
@@ -254,8 +269,6 @@ class ExportPage(Page):
                                else "Waiting for the engine…")  # fmt: skip
         elif workspace.blocker:
             self._said.setText(workspace.blocker)
-        elif run is None:
-            self._said.setText("No run has completed a step yet. Start one on the Run page.")
         else:
             self._said.setText("")
         self._result.show_export(export.answer if not busy else None, push.answer, self._serving)

@@ -37,7 +37,7 @@ PENDING: dict[type[Command], str] = {
 class RunPage(Page):
     """Redraws at most ten times a second, and only while visible."""
 
-    floating = True
+    banner_last = True
     widest = 0  # plots and lists use what there is
 
     def __init__(self, workspace: Workspace) -> None:
@@ -206,9 +206,10 @@ class RunPage(Page):
         self._show_empty()
         ended = record is not None and self._summary.show_record(record)
         self._summary.setVisible(ended)
-        for part in (self._figures, self._bar):  # not of a run that failed before its first step
-            part.setVisible(record is not None and not ended and (record.active or record.columns.size > 0))
-        self._controls.setVisible(record is not None)
+        begun = record is not None and (record.active or record.columns.size > 0)  # it may fail before its first step
+        for part in (self._figures, self._bar):
+            part.setVisible(begun and not ended)
+        self._controls.setVisible(begun)
         if record is None:
             self.sentence.setText("No run yet.")
             self._bar.setRange(0, 1)

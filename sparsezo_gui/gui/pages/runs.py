@@ -47,7 +47,7 @@ KINDS = (BranchRun, SaveNotes, ListContents, ShareRun, ReceiveRun, LabelRun, Rem
 class RunsPage(Page):
     """The tree on the left, the selected run on the right. Actions that need its model load it, paused."""
 
-    floating = True
+    banner_last = True
     widest = 0  # plots and lists use what there is
 
     def __init__(self, workspace: Workspace) -> None:

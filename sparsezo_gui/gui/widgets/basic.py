@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from PySide6.QtCore import QEvent, QObject, QSize, Qt, Signal
+from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
     QBoxLayout,
@@ -24,7 +24,6 @@ from sparsezo_gui.gui.widgets.safe_text import Label, tooltip
 from sparsezo_gui.recipe.events import Progress
 
 WIDEST = 1100
-BANNER_MOVES = (QEvent.Type.LayoutRequest, QEvent.Type.Show, QEvent.Type.Hide)
 Part = QWidget | QLayout | int | None
 """Of a row, column or card: None is a stretch, a number is space."""
 
@@ -193,7 +192,7 @@ class Empty(QWidget):
 class Page(QWidget):
     """A page: title, one sentence, a banner for problems, and a body that scrolls if it does not fit."""
 
-    floating = False  # whether the banner lies over the end of the page, so that nothing above moves when it comes
+    banner_last = False  # whether the banner is at the end of the page, so that nothing at the top moves when it comes
     widest = WIDEST  # pixels of the content at most, so that lines stay readable on large screens; 0: all there are
     go_to = Signal(str)  # the name of another page to show
     step_selected = Signal(object, int)  # folder of a run, and its step, which the chat is to answer from
@@ -210,11 +209,8 @@ class Page(QWidget):
         self.header = row(label(title, "title"), 2 * GRID, self.sentence)
         self.header.setStretch(2, 1)
         self._top = top = column(self.header)
-        if self.floating:
-            self.banner.setParent(self)
-            self.banner.installEventFilter(self)
-        else:
-            top.addWidget(self.banner)
+        self._end = column()
+        (self._end if self.banner_last else top).addWidget(self.banner)
         self.body = QVBoxLayout()
         self.body.setSpacing(2 * GRID)
         inner = QWidget()
@@ -226,34 +222,20 @@ class Page(QWidget):
         area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         area.setWidget(inner)
         area.verticalScrollBar().rangeChanged.connect(self._set_margins)
-        outer = column(top, area, spacing=0)
+        outer = column(top, area, self._end, spacing=0)
         outer.setStretch(1, 1)
         self.setLayout(outer)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """Keeps the content within its width, and the banner over the end of the page."""
+        """Keeps the content within its width."""
         super().resizeEvent(event)
-        self._place_banner()
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Follows the banner's text."""
-        if watched is self.banner and event.type() in BANNER_MOVES:
-            self._place_banner()
-        return super().eventFilter(watched, event)
+        self._set_margins()
 
     def _set_margins(self) -> None:
-        """The scroll bar lies in the margin, so that pages with and without one end alike; so does the banner."""
+        """The scroll bar lies in the margin, so that pages with and without one end alike."""
         margin = max(self.width() - self.widest if self.widest else 0, 6 * GRID) - 3 * GRID
         bar = self._area.verticalScrollBar()
         taken = bar.sizeHint().width() if bar.maximum() else 0
-        below = self.banner.height() + GRID if self.floating and not self.banner.isHidden() else 0
         self._top.setContentsMargins(3 * GRID, 2 * GRID, margin, GRID)
-        self.body.setContentsMargins(3 * GRID, GRID, margin - taken, 2 * GRID + below)
-
-    def _place_banner(self) -> None:
-        if self.floating:
-            width = min(self.width() - 6 * GRID, WIDEST)
-            height = max(self.banner.heightForWidth(width), self.banner.minimumSizeHint().height())
-            self.banner.setGeometry(3 * GRID, self.height() - height - 2 * GRID, width, height)
-            self.banner.raise_()
-        self._set_margins()
+        self.body.setContentsMargins(3 * GRID, GRID, margin - taken, GRID)
+        self._end.setContentsMargins(3 * GRID, 0, margin, GRID)

@@ -28,6 +28,7 @@ class NextRun(QFrame):
         super().__init__()
         self.setProperty("role", "next")
         self._workspace = workspace
+        self._page = ""  # that is shown below
         self._text = label("", wrap=True, name="Next run")
         self._fits = badge("Whether the next run fits")
         self._fault = label("", "error", wrap=True, name="Why the next run cannot start")
@@ -53,6 +54,11 @@ class NextRun(QFrame):
         workspace.on(LoadEngine, ReadModel, PreviewData, EstimateMemory, MeasureMemory, call=self.refresh)
         self.refresh()
 
+    def show_page(self, name: str) -> None:
+        """Says nothing that the page below says."""
+        self._page = name
+        self.refresh()
+
     def refresh(self) -> None:
         """Shows the recipe, and what stands in its way."""
         workspace, recipe, estimate = self._workspace, self._workspace.recipe, self._workspace.memory
@@ -65,9 +71,9 @@ class NextRun(QFrame):
             word, level = verdict_of(estimate.verdict)
             self._fits.setText(word)
             restyle(self._fits, level=level)
-        found = "" if workspace.faults.first else fault_of(workspace)
+        found, page = ("", "") if workspace.faults.first else fault_of(workspace)
         self._fault.setText(in_form_words(workspace.faults.first or found))
-        self._fault.setVisible(bool(self._fault.text()))
+        self._fault.setVisible(bool(self._fault.text()) and (not page or page != self._page))
         self._again.setVisible(bool(found))
         waits, blocker = workspace.run.waits, workspace.start_blocker
         self._start.setVisible(not waits)
@@ -85,11 +91,20 @@ class NextRun(QFrame):
         QueueDialog(self._workspace, self).open()
 
 
-def fault_of(workspace: Workspace) -> str:
-    """What is wrong with the model or the data of the next run, as far as the engine has looked."""
+def fault_of(workspace: Workspace) -> tuple[str, str]:
+    """What is wrong with the model or the data of the next run, as far as the engine has looked, and the page that
+    says so at its top, if one does."""
     model, preview = workspace.model, workspace.of(PreviewData)
     problem, asked = workspace.problem_of(ReadModel, PreviewData), preview.answered_request
     if problem is not None:  # consent is asked for at the start, and a fault of ours need not stop a run
-        return "" if problem.is_bug or problem.code else problem.message.split("\n")[0]
+        told = "" if problem.is_bug or problem.code else problem.message.split("\n")[0]
+        return told, _page(told, problem is workspace.of(ReadModel).problem)
     same = isinstance(asked, PreviewData) and asked.recipe.data == workspace.recipe.data
-    return (model.problem if model else "") or (preview.answer.problem if same and preview.answer else "")
+    of_model = model.problem if model else ""
+    told = of_model or (preview.answer.problem if same and preview.answer else "")
+    return told, _page(told, bool(of_model))
+
+
+def _page(told: str, of_model: bool) -> str:
+    template = in_form_words(told).startswith("Prompt template")  # whose field is far down on its page
+    return "model" if of_model else "" if template else "data"

@@ -34,7 +34,7 @@ class Outlook(Card):
             self._text.setText(formatting.progress(now, overall) if now and overall else loading)
             return
         why = workspace.start_blocker or workspace.faults.first
-        if not why and fault_of(workspace):
+        if not why and fault_of(workspace)[0]:
             why = "Not ready to start"  # the bar above says why
         elif not why and record is not None and record.state == "failed":
             why = "The run did not start"

@@ -55,9 +55,8 @@ class RateChart(QWidget):
         painter.setPen(QPen(QColor(c.dim), 1, Qt.PenStyle.DashLine))
         painter.drawLine(QPointF(frame.left(), height(report.base)), QPointF(frame.right(), height(report.base)))
         painter.setPen(QColor(c.dim))
-        aside = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
         beside = QRectF(0, height(report.base) - line / 2, left - GRID / 2, line)
-        painter.drawText(beside, aside, f"loss {report.base:.3g}")
+        painter.drawText(beside, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, f"loss {report.base:.3g}")
         apart = frame.width() / max(len(report.last), 1)
         for index, rung in enumerate(report.last):
             x = frame.left() + (index + 0.5) * apart
@@ -67,7 +66,10 @@ class RateChart(QWidget):
             loss, top = rung.loss, frame.top() + 4
             diverged = loss is None or not math.isfinite(loss) or loss > high
             y = top if loss is None or diverged else height(loss)
-            painter.drawText(QPointF(x + GRID, y + line / 3), "diverged" if diverged else f"{loss:.3g}")
+            text = "diverged" if diverged else f"{loss:.3g}"
+            aside = QRectF(x + GRID, y - line / 2, painter.fontMetrics().horizontalAdvance(text) + GRID, line)
+            painter.fillRect(aside, QColor(c.base))  # on the dashed line
+            painter.drawText(aside, Qt.AlignmentFlag.AlignCenter, text)
             painter.setPen(QPen(QColor(c.accent), 2))
             if diverged:
                 painter.setPen(QPen(QColor(c.error), 2))
