@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Generator
 from functools import lru_cache
 from pathlib import Path
@@ -70,13 +71,16 @@ def limits(table: ModelTable) -> Limits | None:
         return None
 
 
-_cached_tokenizer = lru_cache(maxsize=2)(load_tokenizer)
+_tokenizers: deque[Any] = deque(maxlen=2)  # used last, which are not loaded again
 
 
 def tokenizer(table: ModelTable) -> tuple[Any, str]:
     """The model's tokenizer, or why it cannot be loaded; None and '' if it is not on this computer."""
     try:
         found = folder(table)
-        return (_cached_tokenizer(found, usable_code(table, found)) if found else None), ""
+        used = load_tokenizer(found, usable_code(table, found)) if found else None
     except UserError as error:
         return None, str(error)
+    if used is not None and all(used is not each for each in _tokenizers):
+        _tokenizers.append(used)
+    return used, ""

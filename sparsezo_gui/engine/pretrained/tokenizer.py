@@ -13,6 +13,7 @@ from contextlib import closing, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import tokenizers
 from transformers import PreTrainedTokenizerBase
@@ -33,11 +34,25 @@ LARGEST_TEMPLATE = 1 << 20  # bytes of a file with a chat template
 CURE = "Download or copy the model again, or choose another."
 
 
+_loaded: WeakValueDictionary[Any, PreTrainedTokenizerBase] = WeakValueDictionary()
+
+
 def load_tokenizer(folder: Path, code: TrustedCode | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer in ``folder``, from the model's own ``code`` if it has a class for it, or of a GGUF file.
 
-    Raises `UserError`.
+    One that is still in use is not loaded twice while its files stay as they are: one of 262,144 tokens takes 280 MiB.
+    Nobody changes it. Raises `UserError`.
     """
+    with outside(folder, "its tokenizer cannot be loaded", CURE):
+        paths = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else [folder]
+        key = folder, code, tuple((path.name, (about := path.stat()).st_mtime_ns, about.st_size) for path in paths)
+    found = _loaded.get(key)
+    if found is None:
+        found = _loaded[key] = _load(folder, code)
+    return found
+
+
+def _load(folder: Path, code: TrustedCode | None) -> PreTrainedTokenizerBase:
     folder = companions(folder) if folder.is_file() else folder
     if folder not in resources.BUNDLED_MODELS.values():
         for path in sorted(folder.glob("tokenizer*.json")):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
+import weakref
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from sparsezo_gui import resources
-from sparsezo_gui.engine import frozen, planning
+from sparsezo_gui.engine import frozen, known, planning
 from sparsezo_gui.engine.data.encode import encode_text
 from sparsezo_gui.engine.data.prompts import EncodedPrompt
 from sparsezo_gui.engine.data.tokenise import prompt_tokens, text_of
@@ -237,3 +239,26 @@ def test_weights_quantised_before_are_looked_at_too(folder):
     model.save_pretrained(folder)
     with pytest.raises(UserError, match=r"the weight 'model.layers.0.mlp.up_proj.weight' contains NaN or"):
         load(folder)
+
+
+def test_a_tokenizer_in_use_is_not_loaded_twice_unless_its_files_change(tmp_path):
+    folder = tiny("llama", tmp_path / "model")
+    first = load_tokenizer(folder)
+    assert load_tokenizer(folder) is first
+    config = folder / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "bos_token": None}))
+    second = load_tokenizer(folder)
+    assert second is not first and first.bos_token and not second.bos_token
+    shutil.rmtree(folder)
+    with pytest.raises(UserError, match="its tokenizer cannot be loaded"):
+        load_tokenizer(folder)
+    gone = weakref.ref(first)
+    del first
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_model_takes_the_tokenizer_that_is_known_already(tmp_path):
+    table = ModelTable(id=str(tiny("llama", tmp_path / "model")))
+    used, _ = known.tokenizer(table)
+    assert finish(frozen.load(table)).tokenizer is used
