@@ -20,7 +20,7 @@ from sparsezo_gui.gui.widgets.example_figures import ExampleFigures
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.hub import HubDialog
 from sparsezo_gui.gui.widgets.safe_text import safe_name
-from sparsezo_gui.gui.widgets.sides import AROUND, NARROW, Columns, Sides
+from sparsezo_gui.gui.widgets.sides import AROUND, NARROW, Columns, Sides, halves
 from sparsezo_gui.gui.widgets.template import TemplateEdit
 from sparsezo_gui.gui.widgets.tokens import TokenView
 from sparsezo_gui.gui.wording import in_form_words
@@ -88,13 +88,11 @@ class DataPage(Page):
         form = QGridLayout()
         form.setHorizontalSpacing(3 * GRID)
         form.setVerticalSpacing(GRID)
-        buttons = QWidget()
-        buttons.setLayout(row(
-            button("File…", self._choose_file, image="file", name="Choose a data file"),
-            button("Folder…", self._choose_folder, image="folder", name="Choose a data folder"),
-            button("Hub…", self._search_hub, name="Search the Hub for data sets"),
-            button("Starter", lambda: self.use("starter"), name="Use the bundled data"), again, None,
-        ))  # fmt: skip
+        files = (button("File…", self._choose_file, image="file", name="Choose a data file"),
+                 button("Folder…", self._choose_folder, image="folder", name="Choose a data folder"))  # fmt: skip
+        others = (button("Hub…", self._search_hub, name="Search the Hub for data sets"),
+                  button("Starter", lambda: self.use("starter"), name="Use the bundled data"), again)  # fmt: skip
+        buttons = halves(files, others, GRID)
         source = Sides(self._source, buttons, stacked=NARROW - AROUND, spacing=GRID)
         source.box.setStretch(0, 1)
         for line, (title, part) in enumerate((("Source", row(source)), ("Task", row(self._task, None)))):

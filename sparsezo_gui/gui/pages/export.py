@@ -25,6 +25,7 @@ from sparsezo_gui.gui.widgets.export_result import ExportResult
 from sparsezo_gui.gui.widgets.fields import Combo, ComboGroup, RadioGroup
 from sparsezo_gui.gui.widgets.format_cards import FormatCards
 from sparsezo_gui.gui.widgets.safe_text import safe_name, safe_sentence
+from sparsezo_gui.gui.widgets.sides import Sides
 from sparsezo_gui.gui.widgets.steps import StepSlider
 from sparsezo_gui.gui.wording import in_form_words
 from sparsezo_gui.gui.workspace import Workspace
@@ -117,7 +118,7 @@ class ExportPage(Page):
             (label("Step", "heading"), row(self._step)),
             (format_title, row(self._format)), *((title, row(choices)) for title, choices in self._options.values()),
             (out_title, column(row(self._out, self._browse), self._serve, spacing=2)),
-            (label("Hub", "heading"), row(self._push, self._name, self._seen)),
+            (label("Hub", "heading"), row(Sides(row(self._push), row(self._name, self._seen), spacing=GRID))),
         )  # fmt: skip
         for line, (title, part) in enumerate(entries):
             form.addWidget(title, line, 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PySide6.QtCore import QTimer
 from PySide6.QtGui import QResizeEvent, QShowEvent
-from PySide6.QtWidgets import QLayout, QSizePolicy, QStackedWidget, QWidget
+from PySide6.QtWidgets import QSizePolicy, QStackedWidget, QWidget
 
 from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.plots.board import Board
@@ -15,11 +15,11 @@ from sparsezo_gui.gui.plots.controls import PlotControls
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.record import WAITING
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import WIDEST, Page, ProgressBar, button, card, column, label, row
+from sparsezo_gui.gui.widgets.basic import WIDEST, Page, ProgressBar, button, card, column, label
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
 from sparsezo_gui.gui.widgets.outlook import Outlook
 from sparsezo_gui.gui.widgets.results import Results
-from sparsezo_gui.gui.widgets.sides import PLOTTED, Sides
+from sparsezo_gui.gui.widgets.sides import PLOTTED, Sides, halves
 from sparsezo_gui.gui.widgets.summary import Summary
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe.events import Ask, Command, EvaluateNow, Pause, Release, Resume, SetRate, Stop
@@ -52,8 +52,7 @@ class RunPage(Page):
         main = Sides(self._make_plots(), self.results, stacked=PLOTTED - 6 * GRID, spacing=2 * GRID)
         main.box.setStretch(0, 1)
         self.body.setSpacing(GRID)
-        self._figures = QWidget()
-        self._figures.setLayout(self._make_figures())
+        self._figures = self._make_figures()
         self._summary = Summary()
         self._summary.hide()
         self._summary.setMaximumWidth(WIDEST)
@@ -80,13 +79,11 @@ class RunPage(Page):
         for control in (self._evaluate, self._rate, self._release, self._pause, self._stop, self._resume):
             self.header.addWidget(control)
 
-    def _make_figures(self) -> QLayout:
+    def _make_figures(self) -> QWidget:
         names = ("Step", "Loss", "Tokens/s", "Step time", "Time left")
         self._numbers = {name: label("–", "figure", name=name) for name in names}
-        return row(
-            *(column(label(name, "dim"), value, spacing=0) for name, value in self._numbers.items()), None,
-            spacing=4 * GRID,
-        )  # fmt: skip
+        parts = [column(label(name, "dim"), value, spacing=0) for name, value in self._numbers.items()]
+        return halves(parts[:2], parts[2:], 4 * GRID)
 
     def _make_plots(self) -> QWidget:
         self._outlook = Outlook(self._workspace)

@@ -20,7 +20,7 @@ from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.banner import Banner
 from sparsezo_gui.gui.widgets.basic import button, label, row
 from sparsezo_gui.gui.widgets.fields import Combo
-from sparsezo_gui.gui.widgets.sides import NARROW, Sides
+from sparsezo_gui.gui.widgets.sides import NARROW, Sides, halves
 
 HOW = "Hover for values, drag to zoom in, double-click to see all."
 TRIALS = "Left of 0: trials of learning rates. "
@@ -57,7 +57,8 @@ class PlotControls(QWidget):
         self._whole = button("Show all", board.show_all, role="flat", tip="Shows all steps again after zooming.")
         self._readout = label("", "dim", wrap=True, name="Values at the crosshair")
         board.readout.connect(lambda text: self._readout.setText(text or self._how))
-        controls = row(self._extra, self._log, label("Smoothing", "dim"), self._smoothing, self._whole, None)
+        smoothing = label("Smoothing", "dim"), self._smoothing, self._whole
+        controls = halves((self._extra, self._log), smoothing, GRID)
         line = Sides(controls, self._readout, stacked=NARROW, spacing=GRID)
         line.box.setStretch(1, 1)
         self.setLayout(row(line))

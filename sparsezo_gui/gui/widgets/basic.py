@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtCore import QEvent, QObject, QSize, Qt, Signal
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
     QBoxLayout,
@@ -211,6 +211,7 @@ class Page(QWidget):
         self._top = top = column(self.header)
         self._end = column()
         (self._end if self.banner_last else top).addWidget(self.banner)
+        self.banner.installEventFilter(self)
         self.body = QVBoxLayout()
         self.body.setSpacing(2 * GRID)
         inner = QWidget()
@@ -231,11 +232,17 @@ class Page(QWidget):
         super().resizeEvent(event)
         self._set_margins()
 
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """A banner that comes or goes."""
+        if watched is self.banner and event.type() in (QEvent.Type.Show, QEvent.Type.Hide):
+            self._set_margins()
+        return super().eventFilter(watched, event)
+
     def _set_margins(self) -> None:
         """The scroll bar lies in the margin, so that pages with and without one end alike."""
         margin = max(self.width() - self.widest if self.widest else 0, 6 * GRID) - 3 * GRID
         bar = self._area.verticalScrollBar()
         taken = bar.sizeHint().width() if bar.maximum() else 0
         self._top.setContentsMargins(3 * GRID, 2 * GRID, margin, GRID)
-        self.body.setContentsMargins(3 * GRID, GRID, margin - taken, GRID)
-        self._end.setContentsMargins(3 * GRID, 0, margin, GRID)
+        self.body.setContentsMargins(3 * GRID, GRID, margin - taken, 2 * GRID)
+        self._end.setContentsMargins(3 * GRID, 0, margin, 0 if self.banner.isHidden() else GRID)

@@ -11,8 +11,10 @@ from PySide6.QtWidgets import QMenu, QPushButton, QWidget
 
 from sparsezo_gui.answers import DataPreview
 from sparsezo_gui.gui.formatting import count
+from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import Card, add, button, label, row
 from sparsezo_gui.gui.widgets.safe_text import cut, menu_text
+from sparsezo_gui.gui.widgets.sides import Sides
 from sparsezo_gui.gui.widgets.table import DataTable
 
 PAGE_SIZE = 50  # rows per page, as in the engine
@@ -39,10 +41,10 @@ class DataRows(Card):
         self.bar.put_back.connect(self.put_back)
         undo = QShortcut(QKeySequence.StandardKey.Undo, self, context=Qt.ShortcutContext.WidgetWithChildrenShortcut)
         undo.activated.connect(self.bar.undo)
-        add(
-            self.box, row(label("Rows", "heading"), self._totals, None, self._shown, self._before, self._after),
-            self.table, self.bar,
-        )  # fmt: skip
+        head = Sides(row(label("Rows", "heading"), self._totals, None), row(self._shown, self._before, self._after),
+                     spacing=GRID)  # fmt: skip
+        head.box.setStretch(0, 1)
+        add(self.box, head, self.table, self.bar)
 
     def wait(self, words: str) -> None:
         """Shows no rows, and why."""

@@ -9,7 +9,7 @@ from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QBoxLayout, QGridLayout, QWidget
 
 from sparsezo_gui.gui.theme import GRID, theme
-from sparsezo_gui.gui.widgets.basic import Part, add, clear
+from sparsezo_gui.gui.widgets.basic import Part, add, clear, row
 
 NARROW = 700  # pixels of a page below which it has one column
 PLOTTED = 900  # the same of a page whose plots need width
@@ -41,6 +41,13 @@ class Sides(QWidget):
         needed = self._stacked or needed + self.box.spacing() * (len(parts) - 1)
         narrow = event.size().width() < needed
         self.box.setDirection(QBoxLayout.Direction.TopToBottom if narrow else QBoxLayout.Direction.LeftToRight)
+
+
+def halves(first: Sequence[Part], second: Sequence[Part], spacing: int) -> Sides:
+    """Two groups on one line, or one below the other."""
+    result = Sides(row(*first, None, spacing=spacing), row(*second, None, spacing=spacing), spacing=spacing)
+    result.box.setStretch(1, 1)
+    return result
 
 
 class Columns(QWidget):

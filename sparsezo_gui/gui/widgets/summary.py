@@ -9,7 +9,7 @@ from sparsezo_gui.gui import formatting
 from sparsezo_gui.gui.record import RunRecord
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import button, column, label, restyle, row
-from sparsezo_gui.gui.widgets.sides import Sides
+from sparsezo_gui.gui.widgets.sides import Sides, halves
 from sparsezo_gui.recipe import outcome
 from sparsezo_gui.recipe.events import Evaluation
 from sparsezo_gui.recipe.metrics import deciding, interval, metric
@@ -50,8 +50,8 @@ class Summary(QFrame):
         self._export = button("Export…", lambda: self.export_wanted.emit(self._step), role="primary", image="export",
                               name="Export the result")  # fmt: skip
         self._ask = button("Ask…", lambda: self.ask_wanted.emit(self._step), name="Ask the result")
-        figures, buttons = QWidget(), QWidget()
-        figures.setLayout(row(*(figure.layout for figure in self._figures.values()), None, spacing=2 * GRID))
+        parts, buttons = [figure.layout for figure in self._figures.values()], QWidget()
+        figures = halves(parts[:2], parts[2:], 2 * GRID)
         buttons.setLayout(row(self._ask, self._export, None))
         whole = Sides(figures, None, buttons, spacing=GRID)
         outer = column(whole)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, QSize, Qt, Signal
-from PySide6.QtGui import QAction, QColor, QFont, QKeySequence
+from PySide6.QtGui import QAction, QColor, QFont, QKeySequence, QShowEvent
 from PySide6.QtWidgets import QHeaderView, QTableView
 
 from sparsezo_gui.gui.theme import GRID, colours
@@ -152,6 +152,7 @@ class DataTable(QTableView):
 
     def __init__(self) -> None:
         super().__init__()
+        self._fitted = True  # the columns, to the width
         self.setAccessibleName("Rows of the data")
         self.rows = Rows()
         self.mapping = MappingHeader()
@@ -206,9 +207,20 @@ class DataTable(QTableView):
         self.rows.fill(columns, rows, first, names)
         self.mapping.offer(columns, parts, mapping)
         if fresh and columns:
-            self.resizeColumnsToContents()
-            bar = 0 if self.verticalScrollBar().isVisible() else self.verticalScrollBar().sizeHint().width()
-            widest = max((self.viewport().width() - bar) // 2, 30 * GRID)
-            for index in range(len(columns)):
-                self.setColumnWidth(index, min(max(self.columnWidth(index), 15 * GRID), widest))
+            self._fit_columns()
         self.mapping.place()
+
+    def _fit_columns(self) -> None:
+        self._fitted = self.isVisible()  # else its width is not yet known
+        self.resizeColumnsToContents()
+        bar = 0 if self.verticalScrollBar().isVisible() else self.verticalScrollBar().sizeHint().width()
+        widest = max((self.viewport().width() - bar) // 2, 30 * GRID)
+        for index in range(len(self.rows.columns)):
+            self.setColumnWidth(index, min(max(self.columnWidth(index), 15 * GRID), widest))
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Fits columns that came while the page was hidden."""
+        super().showEvent(event)
+        if not self._fitted:
+            self._fit_columns()
+            self.mapping.place()
