@@ -96,8 +96,10 @@ def watch(part: str, settings: list[str]) -> None:
             workspace, export = self.window.workspace, self.window.workspace.of(ExportRun)
             if part == "run" and export.answer is None:
                 folder = workspace.run.record.folder
+                if export.problem:
+                    raise SystemExit(export.problem.message)
                 if not export.busy:
-                    workspace.ask(ExportRun(folder, "folder", folder.parent / "exported", None, {}))
+                    workspace.ask(ExportRun(folder, "hf", folder.parent / "exported", None, {}))
                 return
             self.timer.stop()
             if part == "pages":
