@@ -32,6 +32,7 @@ DENSITY = (
     "Fraction of the eligible weights to tune; 0.001 is 0.1 %. 0 means 0.1 %, and more in small models: "
     f"{ENOUGH:,} weights, but 1 % at most."
 )
+LARGE = 1 << 18  # scores of a layer after which freed memory is given back, which takes milliseconds
 BLOCKS = "all|half|quarter|[1-9][0-9]{0,3}"
 
 
@@ -156,7 +157,8 @@ def ranked(
             yield item
         else:
             selection.offer(*item)
-            trim()  # scores and candidates of many sizes
+            if item[1].numel() >= LARGE:
+                trim()  # what was drawn, scores and candidates have many sizes
     return Mask(selection.result(), rule.model_dump(mode="json"), model.fingerprint, model.spec.eligible)
 
 
