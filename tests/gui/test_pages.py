@@ -163,7 +163,7 @@ def test_choosing_a_model(window, find, click, enter, workspace, qtbot):
     qtbot.waitUntil(lambda: models.item(2).text().endswith("Too large"))
     pick(qtbot, models, 1)
     assert workspace.recipe.model.id == "Qwen/Qwen3-0.6B"
-    qtbot.waitUntil(lambda: find("Selected model").text() == "Qwen3 0.6B")
+    qtbot.waitUntil(lambda: find("Selected model").text() == "Qwen3 0.6B" and workspace.memory is not None)
     assert find("Memory fit").text() == "Fits"
     bits = find("Bits per weight")
     integers = "8 bits (int8, fastest)"
