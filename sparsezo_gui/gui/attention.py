@@ -10,7 +10,7 @@ from sparsezo_gui.gui.awake import Awake, on_mains
 from sparsezo_gui.gui.formatting import out_of
 from sparsezo_gui.gui.notifications import Notifications
 from sparsezo_gui.gui.record import STATES, RunRecord
-from sparsezo_gui.gui.widgets.safe_text import window_title
+from sparsezo_gui.gui.widgets.safe_text import safe_name, window_title
 from sparsezo_gui.gui.workspace import Workspace
 
 NOTIFY, AWAKE = "notify", "keep_awake"  # settings, both on unless the user turns them off
@@ -75,7 +75,7 @@ class Attention(QObject):
             _show_badge(1)
             if wanted(self._workspace.store, NOTIFY):
                 after = f"After step {out_of(record.step, record.steps)}."
-                self._notifications.send(f"{record.name or 'Run'}: {state}", after)
+                self._notifications.send(safe_name(f"{record.name or 'Run'}: {state}"), after)
 
     def _show_title(self, record: RunRecord | None) -> None:
         path = self._workspace.recipe_path

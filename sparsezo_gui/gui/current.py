@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 from sparsezo_gui.answers import DataPreview, MaskReport, MemoryEstimate, ModelSummary, Plan, RateReport
 from sparsezo_gui.gui import inputs
+from sparsezo_gui.gui.calls import Request
 from sparsezo_gui.gui.client import Client
 from sparsezo_gui.gui.requests import (
     CompareWays,
@@ -19,6 +23,8 @@ from sparsezo_gui.gui.run_control import RunControl
 from sparsezo_gui.recipe import Recipe
 from sparsezo_gui.recipe.noise import NoiseProbed
 
+Found = TypeVar("Found")
+
 
 class Current(Client):
     """A part of the workspace. Answers for another recipe are None."""
@@ -29,9 +35,7 @@ class Current(Client):
     @property
     def memory(self) -> MemoryEstimate | None:
         """The last estimate or measurement for this model; None without one, or if the last estimate failed."""
-        estimate = self.of(EstimateMemory)
-        known = not estimate.problem and inputs.same_model(estimate.answered_request, self.recipe)
-        return estimate.answer if known else None
+        return self._unless_failed(EstimateMemory, inputs.same_model)
 
     @property
     def model(self) -> ModelSummary | None:
@@ -42,10 +46,7 @@ class Current(Client):
     @property
     def rates(self) -> RateReport | None:
         """Report of the learning rates tried for this method, model and data, or None."""
-        found = self.of(FindRate)
-        asked = found.answered_request
-        fits = isinstance(asked, FindRate) and inputs.of_rate(asked.recipe) == inputs.of_rate(self.recipe)
-        return found.answer if fits else None
+        return self._found(FindRate, inputs.of_rate)
 
     @property
     def noise(self) -> NoiseProbed | None:
@@ -59,24 +60,32 @@ class Current(Client):
     @property
     def plan(self) -> Plan | None:
         """The ways to tune: as compared for this model and data, else by formula; None if neither is known."""
-        found, estimate = self.of(CompareWays), self.of(EstimateWays)
+        found = self.of(CompareWays)
         asked, plan = found.answered_request, found.answer
         if isinstance(asked, CompareWays) and plan and inputs.compares(plan, asked.recipe, self.recipe):
             return plan
-        known = not estimate.problem and inputs.same_model(estimate.answered_request, self.recipe)
-        return estimate.answer if known else None
+        return self._unless_failed(EstimateWays, inputs.same_model)
 
     @property
     def preview_answer(self) -> DataPreview | None:
         """The last preview of this data for this model; None without one, or if the last one failed."""
-        found = self.of(PreviewData)
-        known = not found.problem and inputs.same_data(found.answered_request, self.recipe)
-        return found.answer if known else None
+        return self._unless_failed(PreviewData, inputs.same_data)
 
     @property
     def mask(self) -> MaskReport | None:
         """Report of the mask found for this model and rule, or None."""
-        found = self.of(FindMask)
+        return self._found(FindMask, inputs.of_mask)
+
+    def _found(self, kind: type[Request[Found]], inputs_of: Callable[[Recipe], object]) -> Found | None:
+        """The answer of a search whose inputs in the recipe are still the same."""
+        found = self.of(kind)
         asked = found.answered_request
-        fits = isinstance(asked, FindMask) and inputs.of_mask(asked.recipe) == inputs.of_mask(self.recipe)
-        return found.answer if fits else None
+        same = asked is not None and inputs_of(asked.recipe) == inputs_of(self.recipe)  # type: ignore[attr-defined]
+        return found.answer if same else None
+
+    def _unless_failed(
+        self, kind: type[Request[Found]], same: Callable[[Request[Any] | None, Recipe], bool]
+    ) -> Found | None:
+        """The last answer, if no later request of its kind failed and it is about the ``same``."""
+        found = self.of(kind)
+        return found.answer if not found.problem and same(found.answered_request, self.recipe) else None

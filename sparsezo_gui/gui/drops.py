@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from sparsezo_gui.gui.pages.model import ModelPage
 
 TEMPLATES = (".jinja", ".jinja2", ".j2")
-LARGEST = 100_000  # bytes of a template, and of the header of a file of weights
+LARGEST = 100_000  # characters of a template
+LARGEST_HEADER = 10_000_000  # bytes, of a file of weights
 MODEL, RUN = ("config.json", "adapter_config.json"), ("run.json", "recipe.toml")  # what their folders have
 HUB = ("huggingface.co", "hf.co")
 EVENTS = (QEvent.Type.DragEnter, QEvent.Type.DragMove, QEvent.Type.Drop)
@@ -35,6 +36,8 @@ def kind_of(path: Path) -> str:
         if any((path / name).is_file() for name in RUN):
             return "run"
         return "model" if any((path / name).is_file() for name in MODEL) or any(path.glob("*.gguf")) else "data"
+    if path.exists() and not path.is_file():
+        return ""  # such as a pipe, which would never end
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         return {"sparsezo-mask": "mask", "sparsezo-overlay": "model"}.get(_format(path), "")
@@ -57,7 +60,7 @@ def _format(path: Path) -> str:
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if length < LARGEST * 100 else {}
+            header = json.loads(file.read(length)) if length < LARGEST_HEADER else {}
         return str(header["__metadata__"]["format"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""
