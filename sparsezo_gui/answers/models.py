@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -51,6 +51,8 @@ class Found:
     """Whether tuning a model fits this computer: see `MemoryEstimate.verdict`."""
     problem: str = ""
     """Why a model cannot be tuned here, in a sentence."""
+    config: bytes = field(default=b"", repr=False)
+    """Content of a model's config.json, from which ``fit`` follows; empty if it was not read."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from sparsezo_gui import recipe, resources
-from sparsezo_gui.answers import Cache
+from sparsezo_gui.answers import Cache, Found
 from sparsezo_gui.cli.command import argument, command
 from sparsezo_gui.console import Console
 from sparsezo_gui.errors import UserError
@@ -78,7 +78,8 @@ def _search(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine.search import search
 
     found = console.finish(search(options.search, recipe.Recipe(), options.datasets))
-    rows = [dataclasses.asdict(each) for each in found]
+    shown = [field.name for field in dataclasses.fields(Found) if field.name != "config"]
+    rows = [{name: getattr(each, name) for name in shown} for each in found]
     if not options.json:
         for row in rows:
             row |= {"size": size(row["bytes"]) if row["bytes"] else "", "gated": "gated" if row["gated"] else "",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import replace
 from multiprocessing import TimeoutError
 from multiprocessing.pool import IMapIterator, ThreadPool
@@ -33,10 +33,15 @@ def search(text: str, recipe: Recipe, datasets: bool = False) -> Generator[Progr
         configs = pool.imap(_config, found)
         for number in range(len(found)):
             config = yield from _next(configs, Progress("Checking what fits", number, len(found), "models"))
-            found[number] = _judged(found[number], config, recipe)
+            found[number] = _judged(replace(found[number], config=config), recipe)
         return found
     finally:
         pool.terminate()
+
+
+def judge(found: Iterable[Found], recipe: Recipe) -> list[Found]:
+    """Models that a search ``found``, with the verdicts for ``recipe``; does not ask the Hub."""
+    return [_judged(replace(each, fit="", problem="") if each.config else each, recipe) for each in found]
 
 
 def _next(configs: IMapIterator[bytes], waiting: Progress) -> Generator[Progress, None, bytes]:
@@ -57,13 +62,13 @@ def _config(entry: Found) -> bytes:
         return b""
 
 
-def _judged(entry: Found, config: bytes, recipe: Recipe) -> Found:
+def _judged(entry: Found, recipe: Recipe) -> Found:
     """The entry with its verdict, or with what is wrong with it."""
-    if not config:
+    if not entry.config:
         return entry
     model = recipe.model.model_copy(update={"id": entry.id, "revision": "main", "trust_remote_code": False})
     try:
-        found = formula(recipe.model_copy(update={"model": model}), spec_from(config), None)
+        found = formula(recipe.model_copy(update={"model": model}), spec_from(entry.config), None)
     except UserError as error:
         return replace(entry, problem=str(error))
     return replace(entry, fit=found.verdict)

@@ -31,6 +31,12 @@ class HubEngine:
 
         return search(words, recipe, datasets)
 
+    def judge(self, recipe: Recipe, found: tuple[a.Found, ...]) -> list[a.Found]:
+        """Results of a search for models, with their verdicts for another recipe."""
+        from sparsezo_gui.engine.search import judge
+
+        return judge(found, recipe)
+
     def download(self, id: str, datasets: bool) -> Work[a.Downloaded]:
         """Downloads what is missing of a model or data set."""
         if datasets:

@@ -115,6 +115,19 @@ class CheckFits(Request[dict[str, str]]):
 
 
 @dataclass(frozen=True)
+class JudgeFound(Request[list[a.Found]]):
+    """The models that a search found, with the verdicts for another recipe."""
+
+    activity = "checking which models fit"
+    only_last = True
+    recipe: Recipe
+    found: tuple[a.Found, ...]
+
+    def ask(self, engine: EngineCalls) -> list[a.Found]:
+        return engine.judge(self.recipe, self.found)
+
+
+@dataclass(frozen=True)
 class EstimateMemory(Request[a.MemoryEstimate]):
     """Memory by formula."""
 

@@ -20,117 +20,175 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+from PySide6.QtCore import QEvent, QObject, Qt, QTimer
+from PySide6.QtWidgets import QApplication
+
+from sparsezo_gui.gui import app
+from sparsezo_gui.gui.main_window import MainWindow
+from sparsezo_gui.gui.pages import PAGES
+from sparsezo_gui.gui.record import RunRecord
+from sparsezo_gui.gui.run_requests import ExportRun
+from sparsezo_gui.gui.widgets.basic import Page
+from sparsezo_gui.gui.workspace import Workspace
+from sparsezo_gui.recipe import load, with_settings
+
 PARTS = ("first", "loading", "run", "pages", "frames")
-SETTINGS = ("loop.steps=60", "loop.evaluate_every=30", "data.validation=50", "data.test=50")
+SETTINGS = ("loop.steps=240", "loop.evaluate_every=80", "data.validation=50", "data.test=50", "update.find_rate=true")
 FEW = 20  # ticks that tell nothing
 SWITCH = 25  # ticks between two changes of the page
+LONGEST = 3600  # seconds of a part
+PHASES = {
+    "Looking for the model": "loading the model", "Downloading": "loading the model",
+    "Loading the model": "loading the model", "Reading data": "reading data", "Preparing examples": "reading data",
+    "Trying a learning rate": "finding the rate", "Evaluating": "evaluating",
+}  # fmt: skip
 
 
 def lateness(parts: list[list[float]]) -> dict[str, float]:
     """Milliseconds by which a 10 ms timer came late."""
     late = sorted(max(after - before - 0.010, 0.0) * 1000 for times in parts for before, after in pairwise(times))
-    pick = {"p50": late[len(late) // 2], "p99": late[int(len(late) * 0.99)], "worst": late[-1]}
-    return {**{name: round(value, 1) for name, value in pick.items()}, "ticks": len(late)}
+    return {**summary(late, p50=0.5, p99=0.99), "ticks": len(late)}
+
+
+def summary(milliseconds: list[float], **shares: float) -> dict[str, float]:
+    """The quantiles at ``shares`` and the worst."""
+    found = sorted(milliseconds)
+    picked = {name: found[min(int(len(found) * share), len(found) - 1)] for name, share in shares.items()}
+    return {name: round(value, 1) for name, value in {**picked, "worst": found[-1]}.items()}
+
+
+def phase(record: RunRecord) -> str:
+    """What a run does, in a word or three."""
+    if record.progress is None:
+        return "tuning" if record.state == "running" else "preparing"
+    stage = record.progress.stage
+    usual = "mask search" if record.preparing else "tuning"
+    return next((name for begins, name in PHASES.items() if stage.startswith(begins)), usual)
+
+
+class First(QObject):
+    """Waits for the window's first paint."""
+
+    runs = False  # whether the program starts a run
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.window: MainWindow | None = None
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.Paint and isinstance(watched, MainWindow):
+            QApplication.instance().removeEventFilter(self)
+            self.window = watched
+            self.seen(watched.workspace)
+        return False
+
+    def seen(self, workspace: Workspace) -> None:
+        self.end({"seconds": round(time.time() - float(os.environ["SPAWNED"]), 3)}, after=200)
+
+    def end(self, found: dict[str, object], after: int = 0) -> None:
+        print(json.dumps(found), flush=True)
+        QTimer.singleShot(after, self.window.close)
+
+
+class Loading(First):
+    """Notes when a 10 ms timer comes, by what the engine does, until the engine is loaded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: dict[str, list[list[float]]] = {}  # of what the engine does, one list from its begin to its end
+        self.doing = ""
+        self.timer = QTimer(self, interval=10, timerType=Qt.TimerType.PreciseTimer)
+        self.timer.timeout.connect(self.tick)
+
+    def seen(self, workspace: Workspace) -> None:
+        self.timer.start()
+
+    def tick(self) -> None:
+        workspace = self.window.workspace
+        doing = self.engine_does(workspace) if workspace.engine_state == "ready" else workspace.engine_state
+        if doing != self.doing:
+            self.doing = doing
+            self.times.setdefault(doing, []).append([])
+            print(f"{time.strftime('%H:%M:%S')} {doing}", file=sys.stderr, flush=True)
+        self.times[doing][-1].append(time.perf_counter())
+        if doing in ("done", "failed"):
+            self.timer.stop()
+            self.end(self.found())
+
+    def engine_does(self, workspace: Workspace) -> str:
+        return "done"
+
+    def found(self) -> dict[str, object]:
+        return {
+            doing: lateness(parts)
+            for doing, parts in self.times.items()
+            if doing not in ("waiting", "done") and sum(map(len, parts)) > FEW
+        }
+
+
+class Run(Loading):
+    """The same to the end of a run and of its export."""
+
+    runs = True
+
+    def engine_does(self, workspace: Workspace) -> str:
+        record, export = workspace.run.record, workspace.of(ExportRun)
+        problem = workspace.run.problem or export.problem
+        if problem is not None:
+            print(problem.message, file=sys.stderr)
+            return "failed"
+        if export.answer is not None:
+            return "done"
+        if not record.finished or workspace.run.running:
+            return phase(record)
+        if not export.busy:
+            workspace.ask(ExportRun(record.folder, "hf", record.folder.parent / "exported", None, {}))
+        return "exporting"
+
+
+class Pages(Run):
+    """Goes from page to page during a run, and measures how long each takes to be painted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ticks, self.went, self.switches = 0, 0.0, []
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if self.went and event.type() == QEvent.Type.Paint and isinstance(watched, Page):
+            QTimer.singleShot(0, self.painted)
+        return super().eventFilter(watched, event)
+
+    def engine_does(self, workspace: Workspace) -> str:
+        doing = super().engine_does(workspace)
+        if doing == "exporting":
+            return "done"
+        self.ticks += 1
+        if self.ticks % SWITCH == 0:
+            name = list(PAGES)[self.ticks // SWITCH % len(PAGES)]
+            self.window.page(name).installEventFilter(self)
+            self.went = time.perf_counter()
+            self.window.go(name)
+        return doing
+
+    def painted(self) -> None:
+        if self.went:
+            self.switches.append(1000 * (time.perf_counter() - self.went))
+            self.went = 0.0
+
+    def found(self) -> dict[str, object]:
+        return {**summary(self.switches, p50=0.5, p95=0.95), "switches": len(self.switches)}
+
+
+INSIDE = {"first": First, "loading": Loading, "run": Run, "pages": Pages}
 
 
 def watch(part: str, settings: list[str]) -> None:
     """Runs the program in this process and prints what was measured as JSON."""
-    from PySide6.QtCore import QEvent, QObject, Qt, QTimer
-    from PySide6.QtWidgets import QApplication
-
-    from sparsezo_gui.gui import app
-    from sparsezo_gui.gui.main_window import MainWindow
-    from sparsezo_gui.gui.pages import PAGES
-    from sparsezo_gui.gui.run_requests import ExportRun
-    from sparsezo_gui.gui.widgets.basic import Page
-    from sparsezo_gui.gui.workspace import Workspace
-    from sparsezo_gui.recipe import load, with_settings
-
-    class Watch(QObject):
-        """Sees the first paint, then ticks."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.times: dict[str, list[list[float]]] = {}  # of what the engine does, without a gap in each
-            self.doing = ""
-            self.window: MainWindow | None = None
-            self.ticks, self.went, self.switches = 0, 0.0, []
-            self.timer = QTimer(self, interval=10, timerType=Qt.TimerType.PreciseTimer)
-            self.timer.timeout.connect(self.tick)
-
-        def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-            if event.type() == QEvent.Type.Paint:
-                if self.window is None and isinstance(watched, MainWindow):
-                    self.window = watched
-                    self.seen()
-                elif self.went and isinstance(watched, Page):
-                    QTimer.singleShot(0, self.painted)
-            return False
-
-        def seen(self) -> None:
-            if part == "first":
-                print(json.dumps({"seconds": round(time.time() - float(os.environ["SPAWNED"]), 3)}))
-                QTimer.singleShot(200, self.window.close)
-            else:
-                self.timer.start()
-
-        def painted(self) -> None:
-            if self.went:
-                self.switches.append(1000 * (time.perf_counter() - self.went))
-                self.went = 0.0
-
-        def tick(self) -> None:
-            doing = engine_does(self.window.workspace)
-            if doing != self.doing:
-                self.doing = doing
-                self.times.setdefault(doing, []).append([])
-            self.times[doing][-1].append(time.perf_counter())
-            self.ticks += 1
-            if part == "pages" and doing == "tuning" and self.ticks % SWITCH == 0:
-                self.went = time.perf_counter()
-                self.window.go(list(PAGES)[self.ticks // SWITCH % len(PAGES)])
-            if (part == "loading" and doing == "ready") or doing == "done":
-                self.end()
-
-        def end(self) -> None:
-            workspace, export = self.window.workspace, self.window.workspace.of(ExportRun)
-            if part == "run" and export.answer is None:
-                folder = workspace.run.record.folder
-                if export.problem:
-                    raise SystemExit(export.problem.message)
-                if not export.busy:
-                    workspace.ask(ExportRun(folder, "hf", folder.parent / "exported", None, {}))
-                return
-            self.timer.stop()
-            if part == "pages":
-                found = sorted(self.switches)
-                told = {"p50": found[len(found) // 2], "p95": found[int(len(found) * 0.95)], "worst": found[-1]}
-                print(json.dumps({**{k: round(v, 1) for k, v in told.items()}, "switches": len(found)}), flush=True)
-            else:
-                late = {doing: lateness(parts) for doing, parts in self.times.items() if sum(map(len, parts)) > FEW}
-                print(json.dumps({k: v for k, v in late.items() if k not in ("waiting", "ready", "done")}), flush=True)
-            self.window.close()
-
-    def engine_does(workspace: Workspace) -> str:
-        """What the engine does, in a word or two."""
-        record = workspace.run.record
-        if workspace.engine_state != "ready":
-            return workspace.engine_state
-        if workspace.of(ExportRun).busy:
-            return "exporting"
-        if record is None or not part_runs:
-            return "ready"
-        if record.finished or record.state == "failed":
-            return "done"
-        stage = record.progress.stage if record.progress else ""
-        return stage.split(" on ")[0].lower() or {"running": "tuning"}.get(record.state, "preparing")
-
-    part_runs = part in ("run", "pages")
     made = app.make_application()
-    seer = Watch()
-    QApplication.instance().installEventFilter(seer)
+    watch = INSIDE[part]()
+    QApplication.instance().installEventFilter(watch)
     recipe = with_settings(load("starter"), [*SETTINGS, *settings])
-    app.run(app.Options(recipe, autostart=part_runs))
+    app.run(app.Options(recipe, autostart=watch.runs))
     del made
 
 
@@ -168,10 +226,10 @@ def measure(part: str, settings: list[str]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "SPARSEZO_HOME": home, "XDG_CONFIG_HOME": home, "SPAWNED": str(time.time())}
         words = [sys.executable, str(Path(__file__)), "--inside", part, *settings]
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=900)
+        done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, timeout=LONGEST)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if not lines:
-        raise SystemExit(f"{part} measured nothing:\n{done.stdout}{done.stderr}")
+    if not lines or done.returncode:
+        raise SystemExit(f"{part} measured nothing:\n{done.stdout}")
     return json.loads(lines[-1])
 
 

@@ -179,6 +179,11 @@ def test_the_hub_answers_with_the_same_types(hub, recipe, run, stand_in, tmp_pat
     assert "models/owner/other" in hub.repositories
 
 
+def test_verdicts_on_what_a_search_found_have_the_same_types(recipe, stand_in):
+    found = tuple(outcome(stand_in.search(recipe, "tiny", False))[1])
+    assert shape(Engine().judge(recipe, found)) == shape(stand_in.judge(recipe, found))
+
+
 def test_a_run_emits_its_events_in_the_same_order(recipe, run, stand_in):
     played = list(stand_in.train(recipe, SimpleQueue()))
     assert order(played) == order(run[1])

@@ -14,6 +14,7 @@ from standin import GB, MODELS, listed
 
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui.hub_requests import DownloadModel, SearchModels
+from sparsezo_gui.gui.requests import JudgeFound
 from sparsezo_gui.gui.widgets.dialogs import Confirmation
 from sparsezo_gui.sizes import size
 
@@ -55,6 +56,29 @@ def test_results_are_rows_with_size_licence_downloads_and_verdict(hub, search, f
     assert rows[1] == ["meta-llama/Llama-3.2-1B", "1.24 B · 2.30 GiB · llama3.2 · 2.35 M downloads · gated"]
     assert [row[-1] for row in rows[2:]] == ["Too large", "Cannot be tuned"]
     assert find("Search result").text() == "4 found, most downloaded first."
+
+
+def test_verdicts_follow_the_settings(hub, search, select, find, engine, workspace, qtbot):
+    """And the result that was selected stays so."""
+    search()
+    select(0)
+    qtbot.waitUntil(lambda: not workspace.busy_with())
+    engine.verdict = "tight"
+    window_bits = find("Bits per weight")
+    window_bits.setCurrentIndex(window_bits.findText("16 bits"))
+    qtbot.waitUntil(lambda: texts(hub.list.itemWidget(hub.list.item(0)))[-1] == "Tight")
+    assert workspace.of(JudgeFound).answered_request.recipe.model.bits == 16
+    assert hub.selected().id == "Qwen/Qwen3-0.6B" and find("Download the selected one").isEnabled()
+    assert texts(hub.list.itemWidget(hub.list.item(2)))[-1] == "Too large"
+
+
+def test_verdicts_follow_settings_that_changed_during_the_search(hub, enter, engine, workspace, qtbot):
+    engine.endless = True
+    enter("Search models on the Hub", "qwen3")
+    qtbot.waitUntil(lambda: workspace.of(SearchModels).progress is not None)
+    workspace.change("loop", batch_size=64)
+    engine.verdict, engine.endless = "tight", False
+    qtbot.waitUntil(lambda: hub.list.count() and texts(hub.list.itemWidget(hub.list.item(0)))[-1] == "Tight")
 
 
 def test_a_result_becomes_the_recipes_model(hub, search, select, find, workspace, qtbot):

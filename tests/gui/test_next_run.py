@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QMessageBox
+from PySide6.QtWidgets import QLabel, QMessageBox
 
 from sparsezo_gui import engine
 from sparsezo_gui.errors import UserError
@@ -53,13 +53,18 @@ def test_what_the_engine_finds_wrong_stops_the_next_run_until_it_is_mended(windo
 
 
 def test_an_estimate_is_shown_for_its_own_model_only(window, find, workspace, qtbot):
-    badges = find("Whether the next run fits"), find("Memory fit")
-    assert all(badge.isVisible() for badge in badges)
+    badge = find("Whether the next run fits")
+    assert badge.isVisible()
     workspace.change("model", id="x/y")
-    assert not any(badge.isVisible() for badge in badges) and "waiting" in find("Memory needed").text()
-    qtbot.waitUntil(lambda: all(badge.isVisible() for badge in badges))
+    assert not badge.isVisible() and "waiting" in find("Memory needed").text()
+    qtbot.waitUntil(badge.isVisible)
     workspace.change("model", bits=8)
-    assert all(badge.isVisible() for badge in badges), "about the same as before"
+    assert badge.isVisible(), "about the same as before"
+
+
+def test_whether_it_fits_is_said_once_beside_the_list_of_models(window, find):
+    told = [each for each in window.findChildren(QLabel) if each.isVisible() and each.text() == "Fits"]
+    assert told == [find("Whether the next run fits")]
 
 
 def test_a_fault_of_the_model_is_not_repeated_as_one_of_its_memory(window, find, enter, engine, qtbot):

@@ -164,7 +164,6 @@ def test_choosing_a_model(window, find, click, enter, workspace, qtbot):
     pick(qtbot, models, 1)
     assert workspace.recipe.model.id == "Qwen/Qwen3-0.6B"
     qtbot.waitUntil(lambda: find("Selected model").text() == "Qwen3 0.6B" and workspace.memory is not None)
-    assert find("Memory fit").text() == "Fits"
     bits = find("Bits per weight")
     integers = "8 bits (int8, fastest)"
     for title, held in ((integers, (8, "int8")), ("16 bits", (16, "auto")), ("8 bits", (8, "auto"))):
@@ -205,16 +204,15 @@ def test_a_missing_model_is_told(window, find, workspace, engine, qtbot):
 
 
 def test_the_memory_strip_says_what_fits(window, find, click, workspace, engine, qtbot):
-    assert find("Memory verdict").text() == "Fits"
     others = "Other methods: LoRA 3.00 GiB · QLoRA 2.00 GiB · full fine-tuning 11.0 GiB"
     assert find("Memory of other methods").text() == others
-    assert find("Memory needed").text() == "1.85 GiB of 8.00 GiB (estimated)"
+    assert find("Memory needed").text() == "Memory: 1.85 GiB of 8.00 GiB (estimated)"
     click("Measure memory")
     qtbot.waitUntil(lambda: "measured" in find("Memory needed").text())
     assert find("Memory of other methods").text() == f"Estimated. {others}", "which was not measured"
     engine.estimated = memory(available=GB, search=GB)
     workspace.change("model", bits=8)
-    qtbot.waitUntil(lambda: find("Memory verdict").text() == "Too large")
+    qtbot.waitUntil(lambda: find("Whether the next run fits").text() == "Too large")
     assert find("Memory of other methods").text().startswith("Finding the mask, before the run: 1.00 GiB more. ")
     click("Memory details")
 

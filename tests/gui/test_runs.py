@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from conftest import in_colours_of_the_theme
-from PySide6.QtCore import QPoint, Qt
+from PySide6.QtCore import QPoint, QSettings, Qt
+from PySide6.QtGui import QContextMenuEvent
+from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QDialog, QFileDialog, QLabel, QPlainTextEdit, QTreeWidget
 from standin import listed, past
 
@@ -23,7 +25,8 @@ from sparsezo_gui.gui.theme import theme
 from sparsezo_gui.gui.widgets.comparison import RunView
 from sparsezo_gui.gui.widgets.exchange import AnswerSettings, Exchange, columns
 from sparsezo_gui.gui.widgets.probes import Probes
-from sparsezo_gui.gui.widgets.run_tree import COLUMNS
+from sparsezo_gui.gui.widgets.run_columns import COLUMNS
+from sparsezo_gui.gui.widgets.run_tree import RunTree
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe, dump
 from sparsezo_gui.recipe import events as e
@@ -209,7 +212,8 @@ def test_a_long_name_hides_nothing(window, runs, find, engine, workspace, qtbot)
     tree = find("Runs")
     qtbot.waitUntil(lambda: find("Selected run").text().startswith("a name"))
     qtbot.wait(20)
-    assert tree.columnViewportPosition(3) + tree.columnWidth(3) <= tree.viewport().width()
+    assert set(columns_of(tree)) > {"Run", "Model", "Data", "Method", "Result"}
+    assert tree.horizontalScrollBar().maximum() == 0
     title = find("Selected run", QLabel)
     assert title.height() >= title.heightForWidth(title.width()) > title.fontMetrics().height()
 
@@ -548,6 +552,7 @@ def test_runs_are_sorted_and_searched(window, runs, find, enter, engine, workspa
     workspace.run.list_runs()
     qtbot.waitUntil(lambda: tree.topLevelItemCount() == 4)
     header = tree.header()
+    choose_column(tree, "Step")
     for title, ascending in (("Run", ["Apple", "broken", "yesterday", "zebra"]),
                              ("Step", ["broken", "zebra", "yesterday", "Apple"])):  # fmt: skip
         place = header.sectionViewportPosition(COLUMNS.index(title)) + 12
@@ -562,6 +567,45 @@ def test_runs_are_sorted_and_searched(window, runs, find, enter, engine, workspa
     assert find("Nothing found").isVisible()
     find("Search runs").clear()
     assert len(shown(tree)) == 4
+
+
+def columns_of(tree):
+    return [title for place, title in enumerate(COLUMNS) if not tree.isColumnHidden(place)]
+
+
+def choose_column(tree, title):
+    """Clicks on an entry of the header's context menu."""
+    header = tree.header()
+    QApplication.sendEvent(header.viewport(), QContextMenuEvent(QContextMenuEvent.Reason.Mouse, QPoint(9, 9),
+                           header.viewport().mapToGlobal(QPoint(9, 9))))  # fmt: skip
+    menu = QApplication.activePopupWidget()
+    (action,) = (each for each in menu.actions() if each.text() == title)
+    QTest.mouseClick(menu, Qt.MouseButton.LeftButton, pos=menu.actionGeometry(action).center())
+    assert not menu.isVisible()
+
+
+def test_columns_are_those_that_fit_until_others_are_chosen(window, runs, qtbot):
+    window.resize(1280, 720)
+    tree = tree_of(window)
+    qtbot.waitUntil(lambda: tree.horizontalScrollBar().maximum() == 0)
+    narrow = columns_of(tree)
+    assert narrow[:5] == ["Run", "Model", "Data", "Method", "Result"]
+    window.resize(1900, 720)
+    qtbot.waitUntil(lambda: len(columns_of(tree)) > len(narrow))
+    assert tree.horizontalScrollBar().maximum() == 0
+    wide = columns_of(tree)
+    choose_column(tree, "Method")
+    chosen = columns_of(tree)
+    assert chosen == [title for title in wide if title != "Method"]
+    window.resize(1280, 720)
+    qtbot.wait(50)
+    again = RunTree(QSettings())
+    qtbot.addWidget(again)
+    again.resize(900, 300)
+    again.show()
+    assert columns_of(tree) == columns_of(again) == chosen, "they are kept for the next start"
+    choose_column(tree, "Show what fits")
+    assert columns_of(tree) == narrow
 
 
 def test_a_run_is_renamed_and_tagged(window, runs, find, click, engine, qtbot):
@@ -601,7 +645,7 @@ def test_the_menu_of_a_run(window, runs, find, engine, qtbot):
     menu = QApplication.activePopupWidget()
     entries = {action.text(): action for action in menu.actions()}
     assert list(entries) == ["Show curves", "Resume", "Branch…", "Export…", "Share…", "Rename and tag…",
-                             "Show in file manager", "Delete…"]  # fmt: skip
+                             "Show in file manager", "Delete…", "", "Columns"]  # fmt: skip
     entries["Rename and tag…"].trigger()
     menu.close()
     assert find("Name of the run").text() == "yesterday"

@@ -14,9 +14,9 @@ from sparsezo_gui.gui.hub_requests import RemoveDownload
 from sparsezo_gui.gui.model_entries import KINDS, entry_of, recent_entry, recent_models, remember
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.recommended import in_order, recommended
-from sparsezo_gui.gui.requests import CheckComputer, CheckFits, EstimateMemory, ListModels, MeasureMemory, ReadModel
+from sparsezo_gui.gui.requests import CheckComputer, CheckFits, EstimateMemory, ListModels, ReadModel
 from sparsezo_gui.gui.theme import GRID
-from sparsezo_gui.gui.widgets.basic import Page, badge, button, card, clear, column, label, restyle, row
+from sparsezo_gui.gui.widgets.basic import Page, button, card, clear, column, label, row
 from sparsezo_gui.gui.widgets.dialogs import Confirmation
 from sparsezo_gui.gui.widgets.fields import Combo, SettingField
 from sparsezo_gui.gui.widgets.hub import DownloadBar, HubSearch
@@ -51,7 +51,6 @@ class ModelPage(Page):
         left = self._make_choice()
 
         self._title = label("", "figure", wrap=True, name="Selected model")
-        self._badge = badge("Memory fit")
         self._facts = QGridLayout()
         self._facts.setHorizontalSpacing(2 * GRID)
         self._facts.setVerticalSpacing(GRID // 2)
@@ -66,10 +65,8 @@ class ModelPage(Page):
         self._trust = SettingField("trust_remote_code", ModelTable.model_fields["trust_remote_code"], "model")
         for field in (self._revision, self._trust):
             field.edited.connect(lambda name, value: self._set(**{name: value}))
-        head = row(self._title, self._badge)
-        head.setStretch(0, 1)
         right = card(
-            head, self._facts, self._problem, GRID, label("Precision and device", "heading"),
+            self._title, self._facts, self._problem, GRID, label("Precision and device", "heading"),
             row(column(label("Bits per weight"), self._bits, spacing=4),
                 column(label("Device"), self._device, spacing=4), spacing=2 * GRID),
             label("Fewer bits need less memory; int8 is fastest without a GPU. The tuned weights always keep full "
@@ -87,7 +84,6 @@ class ModelPage(Page):
         workspace.on(RemoveDownload, CheckComputer, call=self._show)
         workspace.of(RemoveDownload).answered.connect(lambda *_: self._reload())
         workspace.blocker_changed.connect(self._show_delete)
-        workspace.on(EstimateMemory, MeasureMemory, call=self._show_badge)
         workspace.on(EstimateMemory, call=self._offer)
         workspace.recipe_changed.connect(self._refresh)
         self._refresh()
@@ -247,7 +243,6 @@ class ModelPage(Page):
             for line, (name, value) in enumerate(_facts(summary)):
                 self._facts.addWidget(label(name, "dim"), line, 0)
                 self._facts.addWidget(label(value, wrap=True), line, 1)
-        self._show_badge()
 
     def _show_computer(self) -> None:
         """What is wrong with this computer, and a button that copies the commands that mend it."""
@@ -265,14 +260,6 @@ class ModelPage(Page):
         self._get.setEnabled(not blocker and self.downloads.free and used not in here and used in
                              {each.id for each in recommended()})  # fmt: skip
         self._get.setToolTip(blocker)
-
-    def _show_badge(self) -> None:
-        estimate = self._workspace.memory
-        self._badge.setVisible(estimate is not None)
-        if estimate is not None:
-            word, level = verdict_of(estimate.verdict)
-            self._badge.setText(word)
-            restyle(self._badge, level=level)
 
 
 def _facts(model: ModelSummary) -> list[tuple[str, str]]:

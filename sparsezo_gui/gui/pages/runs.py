@@ -58,7 +58,7 @@ class RunsPage(Page):
         self.header.addWidget(button("Open shared…", self._receive, name="Open a shared run",
                                      tip="Unpacks a run that someone shared with you."))  # fmt: skip
         self.header.addWidget(button("Refresh", workspace.run.list_runs, name="Refresh runs"))
-        self._list = RunList()
+        self._list = RunList(workspace.store)
         self._tree = self._list.tree
         self._tree.chosen.connect(self._show)
         self._tree.itemActivated.connect(lambda *_: self._curves())
@@ -76,7 +76,7 @@ class RunsPage(Page):
         splitter.addWidget(self._view)
         for place in range(2):
             splitter.setStretchFactor(place, 1)
-        splitter.setSizes([56 * GRID, 62 * GRID])
+        splitter.setSizes([66 * GRID, 52 * GRID])
         for part in (self._empty, splitter):
             self.body.addWidget(part, 1)
         workspace.on(ListRuns, call=self._fill)

@@ -8,9 +8,10 @@ from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtWidgets import QLineEdit, QListWidget, QListWidgetItem, QVBoxLayout, QWidget
 
 from sparsezo_gui.answers import Found
-from sparsezo_gui.gui import formatting
+from sparsezo_gui.gui import formatting, inputs
 from sparsezo_gui.gui.formatting import count, size
 from sparsezo_gui.gui.hub_requests import DiscardParts, DownloadDataSet, DownloadModel, SearchDataSets, SearchModels
+from sparsezo_gui.gui.requests import JudgeFound
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import ProgressBar, badge, button, column, label, restyle, row
 from sparsezo_gui.gui.widgets.dialogs import Dialog
@@ -30,6 +31,7 @@ class HubSearch(QWidget):
         super().__init__()
         self._workspace, self._downloads = workspace, downloads
         self._kind: type[SearchModels] = SearchDataSets if datasets else SearchModels
+        self._recipe = workspace.recipe  # which the verdicts are for
         what = "data sets" if datasets else "models"
         fits = "" if datasets else " Each result says whether tuning it fits this computer."
         self._hint = f"Enter words from the name of a {what[:-1]}.{fits}"
@@ -53,7 +55,10 @@ class HubSearch(QWidget):
         body.setStretch(1, 1)
         self.setLayout(body)
         workspace.on(self._kind, call=self._show)
-        workspace.of(self._kind).answered.connect(lambda _, found: self._fill(found))
+        workspace.of(self._kind).answered.connect(self._found)
+        if not datasets:
+            workspace.of(JudgeFound).answered.connect(self._judged)
+            workspace.recipe_stable.connect(self._judge)
         workspace.blocker_changed.connect(self._show)
         downloads.changed.connect(self._show)
         self._show()
@@ -66,7 +71,28 @@ class HubSearch(QWidget):
             self._fill([])
             self._show()
 
-    def _fill(self, found: list[Found]) -> None:
+    def _found(self, request: SearchModels, found: list[Found]) -> None:
+        self._recipe = request.recipe
+        self._fill(found)
+        self._judge()
+
+    def _judge(self) -> None:
+        """Lets the verdicts follow the recipe."""
+        found, recipe = self._workspace.of(self._kind).answer, self._workspace.recipe
+        if found and inputs.of_fits(self._recipe) != inputs.of_fits(recipe):
+            self._recipe = recipe
+            self._workspace.ask(JudgeFound(recipe, tuple(found)))
+
+    def _judged(self, request: JudgeFound, found: list[Found]) -> None:
+        search, chosen, bar = self._workspace.of(self._kind), self.selected(), self.list.verticalScrollBar()
+        if [each.id for each in search.answer or ()] != [each.id for each in found]:
+            return  # there was another search meanwhile
+        place, search.answer = bar.value(), found
+        self._fill(found, chosen.id if chosen else "")
+        bar.setValue(place)
+        self._show()
+
+    def _fill(self, found: list[Found], selected: str = "") -> None:
         self.list.blockSignals(True)
         self.list.clear()
         for entry in found:
@@ -77,6 +103,7 @@ class HubSearch(QWidget):
             item.setSizeHint(shown.room())
             self.list.addItem(item)
             self.list.setItemWidget(item, shown)
+            item.setSelected(entry.id == selected)
         self.list.blockSignals(False)
 
     def selected(self) -> Found | None:

@@ -20,7 +20,7 @@ from sparsezo_gui.answers import METHODS, MemoryEstimate, Part
 from sparsezo_gui.gui.formatting import size
 from sparsezo_gui.gui.requests import EstimateMemory, LoadEngine, MeasureMemory
 from sparsezo_gui.gui.theme import GRID, colours, theme
-from sparsezo_gui.gui.widgets.basic import add, badge, button, label, restyle, row
+from sparsezo_gui.gui.widgets.basic import add, button, label, restyle, row
 from sparsezo_gui.gui.widgets.dialogs import Dialog
 from sparsezo_gui.gui.widgets.safe_text import tooltip
 from sparsezo_gui.gui.workspace import Workspace
@@ -98,13 +98,12 @@ class MemoryBar(QWidget):
 
 
 class MemoryStrip(QFrame):
-    """The bar with a verdict, a comparison and the Measure button; follows the workspace."""
+    """The bar with figures, a comparison and the Measure button; follows the workspace. `NextRun` has the verdict."""
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__()
         self.setProperty("role", "strip")
         self._workspace = workspace
-        self._verdict = badge("Memory verdict")
         self._text = label("", wrap=True, name="Memory needed")
         self._others = label("", "dim", name="Memory of other methods")
         self.bar = MemoryBar()
@@ -113,8 +112,8 @@ class MemoryStrip(QFrame):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(3 * GRID, GRID, 3 * GRID, GRID)
         layout.setSpacing(GRID // 2)
-        head = row(self._verdict, self._text, self._parts, self._measure)
-        head.setStretch(1, 1)
+        head = row(self._text, self._parts, self._measure)
+        head.setStretch(0, 1)
         layout.addLayout(head)
         layout.addWidget(self.bar)
         layout.addWidget(self._others)
@@ -140,12 +139,11 @@ class MemoryStrip(QFrame):
                 told = ""
             unknown = problem is not None or workspace.engine_state == "failed"
             waiting = "Memory: unknown." if unknown else "Memory: waiting for the engine…"
-            self._say("", told or waiting, "", bool(told))
+            self._say(told or waiting, "", bool(told))
             self.bar.show_estimate([], 0)
             return
-        word, level = verdict_of(estimate.verdict)
         how = "measured" if estimate.measured else "estimated"
-        text = f"{size(estimate.total)} of {size(estimate.available)} ({how})"
+        text = f"Memory: {size(estimate.total)} of {size(estimate.available)} ({how})"
         if measuring:
             progress = workspace.of(MeasureMemory).progress
             text += f" · {progress.stage if progress else 'measuring'}…"
@@ -156,13 +154,10 @@ class MemoryStrip(QFrame):
         if estimate.search:
             lines.insert(0, f"Finding the mask, before the run: {size(estimate.search)} more")
         mark = "Estimated. " if estimate.measured and lines else ""  # else the line above says it of everything
-        self._say(word, text, mark + ". ".join(lines), False, level)
+        self._say(text, mark + ". ".join(lines), False)
         self.bar.show_estimate(_triples(estimate.parts), estimate.available)
 
-    def _say(self, verdict: str, text: str, others: str, is_error: bool, level: str = "") -> None:
-        self._verdict.setVisible(bool(verdict))
-        self._verdict.setText(verdict)
-        restyle(self._verdict, level=level)
+    def _say(self, text: str, others: str, is_error: bool) -> None:
         self._text.setText(text)
         restyle(self._text, role="error" if is_error else "")
         self._others.setText(others)

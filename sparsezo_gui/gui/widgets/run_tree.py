@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QPoint, QPointF, QRectF, Qt, Signal
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QPoint, QPointF, QRectF, QSettings, Qt, Signal
 from PySide6.QtGui import QColor, QPainter, QPen, QPolygonF
 from PySide6.QtWidgets import (
-    QHeaderView,
     QLineEdit,
     QMenu,
     QStyledItemDelegate,
@@ -28,11 +27,10 @@ from sparsezo_gui.gui.following import short
 from sparsezo_gui.gui.record import STATES
 from sparsezo_gui.gui.theme import GRID, colours
 from sparsezo_gui.gui.widgets.basic import column, label
+from sparsezo_gui.gui.widgets.run_columns import COLUMNS, CURVE, Columns
 from sparsezo_gui.gui.widgets.safe_text import safe_name, tooltip
 from sparsezo_gui.recipe.metrics import deciding, metric
 
-COLUMNS = ("Run", "Result", "Curve", "State", "Step", "Model", "Data", "Method", "Tags", "Started")
-CURVE = COLUMNS.index("Curve")
 PATH, ORDER, POINTS = Qt.ItemDataRole.UserRole, Qt.ItemDataRole.UserRole + 1, Qt.ItemDataRole.UserRole + 2
 
 
@@ -80,19 +78,17 @@ class RunTree(QTreeWidget):
 
     chosen = Signal()  # other runs are selected
 
-    def __init__(self) -> None:
+    def __init__(self, store: QSettings) -> None:
         super().__init__()
         self.setAccessibleName("Runs")
+        self._columns = Columns(self, store)
+        self.setHeader(self._columns)
         self.setHeaderLabels(COLUMNS)
         self.setUniformRowHeights(True)
         self.setIndentation(2 * GRID)
         self.setSelectionMode(QTreeWidget.SelectionMode.ExtendedSelection)
         self.setItemDelegateForColumn(CURVE, Sparkline(self))
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
-        self.header().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        self.header().setSectionResizeMode(CURVE, QHeaderView.ResizeMode.Fixed)
-        self.header().setMaximumSectionSize(28 * GRID)  # a long name leaves room for the other columns
-        self.setColumnWidth(CURVE, 9 * GRID)
         self.setSortingEnabled(True)
         self.sortByColumn(COLUMNS.index("Started"), Qt.SortOrder.DescendingOrder)
         self._words: list[str] = []
@@ -127,6 +123,7 @@ class RunTree(QTreeWidget):
             item = Item(items.get(run.parent, self))
             for place, (text, order) in enumerate(_cells(run)):
                 item.setText(place, safe_name(text))
+                item.setToolTip(place, tooltip(safe_name(text)))  # of a column that is too narrow for it
                 item.setData(place, ORDER, order)
             item.setData(0, PATH, run.path)
             item.setData(CURVE, POINTS, run.curve)
@@ -142,6 +139,7 @@ class RunTree(QTreeWidget):
                 items[path].setSelected(True)
         self.blockSignals(False)
         self.search(" ".join(self._words))
+        self._columns.fit()
 
     def search(self, text: str) -> None:
         """Shows only runs that have all words of ``text`` in some column, and what they branched from."""
@@ -159,6 +157,8 @@ class RunTree(QTreeWidget):
             action = menu.addAction(title)
             action.triggered.connect(lambda _=False, call=call: call())
             action.setEnabled(possible)
+        menu.addSeparator()
+        menu.addMenu(self._columns.menu(menu))
         menu.popup(self.viewport().mapToGlobal(place))
 
     @property
@@ -170,9 +170,9 @@ class RunTree(QTreeWidget):
 class RunList(QWidget):
     """The tree below a field to search it."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: QSettings) -> None:
         super().__init__()
-        self.tree = RunTree()
+        self.tree = RunTree(store)
         self._search = QLineEdit()
         self._search.setAccessibleName("Search runs")
         self._search.setPlaceholderText("Search by name, model, data, method or tag")
