@@ -40,8 +40,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
     peaks.add_argument("--columns", nargs="+", default=[], metavar="NAME", help="what is measured (default: all)")
     quality = sub.add_argument_group("quality")
     quality.add_argument("--methods", nargs="+", default=[], metavar="NAME",
-                         help="methods to compare, with a density or steps of their own: random@0.01, default:300, "
-                         "lora:100 (default: all)")  # fmt: skip
+                         help="methods to compare, with tuned blocks, a density or steps of their own: exact/half, "
+                         "random@0.01, lora:100, random/quarter@0.01:300 (default: all)")  # fmt: skip
     quality.add_argument("--seeds", type=positive, default=3, metavar="N", help="seeds per method (default: 3)")
     quality.add_argument("--forwards", type=positive, default=2000, metavar="N",
                          help="forward passes per run; a backward pass counts as two (default: 2000)")  # fmt: skip

@@ -83,19 +83,19 @@ def estimate(
     if rows is None:
         rows = PACK_ROWS[device_kind]
     space, tunable = SPACES[recipe.mask.space], recipe.mask.tunable(spec)
-    shape = _step(recipe, device_kind, longest_tokens, tokens_per_batch, scored_tokens, rows)
-    width, runtime = shape.width, max(RUNTIME[device_kind], program)
+    shapes = [*_step(recipe, device_kind, longest_tokens, tokens_per_batch, scored_tokens, rows)]
+    shape, width, runtime = shapes[0], shapes[0].width, max(RUNTIME[device_kind], program)
     general = min(GENERAL_TOKENS, recipe.data.max_tokens)
-    passes = [shape, Shape(1, general, general, general, width)]  # the second at the end, with logits at every token
+    passes = [*shapes, Shape(1, general, general, general, width)]  # the last at the end, with logits at every token
     if evaluated is not None:
         passes.append(Shape(1, evaluated[0], longest_tokens, evaluated[1], width))
-    workspace = _workspace(recipe, tunable, shape, device_kind)
+    workspace = max((_workspace(recipe, tunable, each, device_kind) for each in shapes), key=lambda part: part.bytes)
     activations, logits = largest([one_pass(spec, each, workspace, device_kind) for each in passes], device_kind)
     free = activations.bytes + logits.bytes
     parts = (
         *_weights(spec, recipe.model.bits, width, streamed, space.in_place, device_kind),
         *space.memory(recipe, tunable, width),
-        *_backwards(recipe, tunable, shape.tokens, width, free + workspace.bytes),
+        *_backwards(recipe, tunable, shapes[-1].tokens, width, free + workspace.bytes),
         activations,
         logits,
         workspace,
@@ -117,14 +117,21 @@ def estimate(
     return MemoryEstimate(parts, available, capacity, rows, total if small is None else small, others)
 
 
-def _step(recipe: Recipe, device_kind: str, longest: int, batch: int, scored: int | None, rows: int) -> Shape:
-    """The largest pass of a step, from tokens of the longest example and of the batch."""
-    bits, compute, backwards = recipe.model.bits, recipe.model.compute, recipe.estimator.backwards
+def _step(recipe: Recipe, device_kind: str, longest: int, batch: int, scored: int | None, rows: int) -> Iterator[Shape]:
+    """The largest passes of a step, from tokens of the longest example and of the batch: of those without a backward
+    pass, and of those with one."""
+    bits, compute, estimator = recipe.model.bits, recipe.model.compute, recipe.estimator
     width = 2 if compute == "bfloat16" or (compute == "auto" and device_kind == "cuda" and bits < 32) else 4
-    rows = min(rows, BACKWARD_ROWS[device_kind]) if backwards else rows
-    points = 1 if backwards else points_at_once(recipe.forward_passes, longest, rows, compute)
-    tokens = max(longest, min(batch, rows // points))
-    return Shape(points, tokens, longest, min(tokens, longest if scored is None else scored), width, backwards)
+
+    def shape(passes: int, rows: int, backwards: bool = False) -> Shape:
+        points = points_at_once(passes, longest, rows, compute)
+        tokens = max(longest, min(batch, rows // points))
+        return Shape(points, tokens, longest, min(tokens, longest if scored is None else scored), width, backwards)
+
+    if plain := max(estimator.plain_passes, recipe.update.forward_passes, recipe.selection.forward_passes):
+        yield shape(plain, rows)
+    if estimator.backwards:
+        yield shape(1, min(rows, BACKWARD_ROWS[device_kind]), True)
 
 
 def _writing(spec: ModelSpec, written: int, width: int, free: int) -> Iterator[Part]:

@@ -244,7 +244,8 @@ def _largest_batch(recipe: Recipe, examples: Sequence[Encoded], rows: int) -> li
     for step in range(1, min(loop.steps, STEPS_LOOKED_AT) + 1):
         batch = shuffled_batch(loop, step, examples)
         longest = max(map(count_tokens, batch))
-        points = points_at_once(recipe.forward_passes, longest, rows, recipe.model.compute)
+        passes = 1 if recipe.estimator.backwards else recipe.forward_passes  # a pack of one point is the largest
+        points = points_at_once(passes, longest, rows, recipe.model.compute)
         found.append(list(packs_of(batch, rows, points)))
     return max(found, key=lambda packs: max(map(_tokens, packs)))
 

@@ -8,6 +8,7 @@ import torch
 from sparsezo_gui.engine import frozen
 from sparsezo_gui.engine.masks.lora import Lora
 from sparsezo_gui.engine.masks.random import Random
+from sparsezo_gui.engine.memory import estimate
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.recipe import build
@@ -68,3 +69,14 @@ def test_exact_steps_take_little_more_than_forward_passes(deep, rule):
     assert abs(exact - shallow - 18 * inputs) < 2 * (values - fewer), "of other blocks only what goes into them"
     suffix, _ = peak(deepest, rule, "elastic", 4, blocks=2)
     assert suffix < 1.1 * two_sided + 2 * inputs + 5 * values
+
+
+@pytest.mark.parametrize("settings", [{"rule": "two-sided"}, {"rule": "addax", "short": 4}])
+def test_passes_without_a_backward_pass_are_estimated_with_all_their_rows(deep, settings):
+    """Those on long examples are of as many rows as if no other part of the step went backwards."""
+    model, chosen = deep(6), build({"estimator": settings, "mask": RULES["entries"]})
+    rest = {key: value for key, value in settings.items() if key != "rule"}
+    live, _ = peak(model, "entries", settings["rule"], 16, **rest)
+    found = estimate(chosen, model.spec, "cpu", TOKENS, PACK, scored_tokens=PACK, available=2**40, capacity=2**40)
+    parts = {part.name: part.bytes for part in found.parts}
+    assert live <= sum(parts[name] for name in ("Tuned values", "Activations", "Logits", "Workspace"))

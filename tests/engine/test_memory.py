@@ -20,9 +20,11 @@ from sparsezo_gui.engine.data.readers import read
 from sparsezo_gui.engine.forward import BACKWARD_LOGITS_BYTES, LOGITS_BYTES
 from sparsezo_gui.engine.general import general_text
 from sparsezo_gui.engine.memory import CANDIDATE_BYTES, GENERAL_TOKENS, RUNTIME, estimate
+from sparsezo_gui.engine.objective import count_tokens, packs_of
 from sparsezo_gui.engine.passes import kept_for_backward
 from sparsezo_gui.engine.pretrained import finite
 from sparsezo_gui.engine.pretrained.spec import spec
+from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.recipe.registry import ESTIMATORS, UPDATES
 from sparsezo_gui.recipe.tables import build
 from tests.engine.conftest import finish
@@ -132,6 +134,26 @@ def test_what_is_kept_for_the_way_back_is_counted():
         "first-order", "forward-gradient", "elastic", "addax",
     }  # fmt: skip
     assert kept["elastic"] < kept["first-order"], "one block instead of all"
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [{"estimator": {"rule": "addax"}}, {"estimator": {"rule": "forward-gradient"}, "update": {"rule": "conservative"}},
+     {"estimator": {"rule": "first-order"}, "selection": {"rule": "coreset"}}],
+)  # fmt: skip
+def test_forward_passes_beside_a_backward_pass_have_their_own_rows(tables):
+    activations = [part(found(batch=2048, **each), "Activations") for each in ({}, tables)]
+    exact = part(found(batch=2048, estimator={"rule": "first-order"}), "Activations")
+    assert exact < 0.6 * activations[0] and activations[1] > 0.9 * activations[0]
+
+
+def test_a_backward_pack_is_not_halved_by_the_other_side(make):
+    chosen = make(estimator={"rule": "elastic"}, loop={"batch_size": 8, "pass_rows": 64})
+    train = finish(load_task(chosen.data, finish(frozen.load(chosen.model)).tokenizer)).train.encoded
+    batches = [shuffled_batch(chosen.loop, step, train) for step in range(1, 7)]
+    largest = max(sum(map(count_tokens, pack)) for batch in batches for pack in packs_of(batch, 64, 1))
+    (why,) = [each.why for each in planning.estimate(chosen).parts if each.name == "Backpropagation"]
+    assert largest > 32 and f"for {largest} tokens" in why
 
 
 @pytest.mark.parametrize("rule", list(ESTIMATORS))

@@ -66,6 +66,38 @@ def test_wrong_steps_are_told(wrong):
         settings(wrong)
 
 
+def test_a_name_may_choose_the_tuned_blocks(make, tmp_path):
+    names = ["exact/half:100", "gradient-subspace/quarter", "exact-half/3", "random/all@0.2:5", "sensitive/half"]
+    full = ["exact/half:100", "gradient-subspace/quarter:250", "exact-half/3:100", "random/all@0.2:5", "sensitive/half"]
+    assert named(names, []) == full
+    assert named(["exact/half", "lora"], ["0.1"]) == ["exact/half@0.1:100", "lora"]
+    masks = [with_settings(Recipe(), settings(name)).mask for name in full]
+    assert [mask.blocks for mask in masks] == ["half", "quarter", "3", "all", "half"]
+    assert masks[3].density == 0.2 and masks[2].rule == "lora"
+    plain, *others = (
+        compared(make, tmp_path, name)._key("tiny", name)["base"]
+        for name in ("gradient-subspace:250", "gradient-subspace/half:250", "gradient-subspace/quarter:250")
+    )
+    assert len({plain, *others}) == 3
+
+
+def test_the_keys_of_kept_cells_do_not_change(tmp_path):
+    base = with_settings(Recipe(), ["model.id=m", "data.validation=4", "data.test=4"])
+    found = Quality(base, {"t": ()}, ("random@0.05:6", "untuned", "sensitive@0.1"), 1, 12, tmp_path)
+    assert [found._key("t", name)["base"] for name in found.methods] == ["87acece19f95", "d7ec9672ffb4", "773e5d2eef43"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [(f"{name}/half", f"'{name}' has no mask") for name in ("untuned", "linear-probe", "lora")]
+    + [(name, "write blocks as all, half") for name in ("exact/", "exact/third", "exact/0", "exact/half/2")]
+    + [("random@0.1/half", "density")],
+)
+def test_wrong_blocks_are_told(make, tmp_path, wrong, told):
+    with pytest.raises(UserError, match=told):
+        compared(make, tmp_path, wrong)
+
+
 def test_of_what_users_get_another_usual_rate_is_another_cell(make, tmp_path, monkeypatch):
     found = compared(make, tmp_path, "default", "random")
     before = [found._key("tiny", name)["base"] for name in found.methods]

@@ -9,9 +9,11 @@ them: their rate is not searched for, and they take so many steps. A name may se
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sparsezo_gui.engine.masks.rule import BLOCKS
 from sparsezo_gui.errors import UserError, did_you_mean
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe.presets import PRESETS
@@ -60,6 +62,7 @@ PRESET = {
 }  # fmt: skip
 STEPS = {"default": 1500, "exact": 100, "exact-half": 100, "gradient-subspace": 250}
 UNTUNED, PROBE, LORA = "untuned", "linear-probe", "lora"
+MASKLESS = (UNTUNED, PROBE, LORA)
 ALL = (UNTUNED, PROBE, *STEPS, *METHODS, LORA)
 
 
@@ -67,27 +70,40 @@ class Name(NamedTuple):
     """The parts of a name; ``steps`` is 0 if it sets none."""
 
     method: str
+    blocks: str
     density: str
     steps: int
 
+    @property
+    def masked(self) -> str:
+        """The name without density and steps."""
+        return f"{self.method}{self.blocks and f'/{self.blocks}'}"
+
 
 def parsed(name: str) -> Name:
-    """The parts of ``name``, such as 'random@0.01:300'. Raises `UserError`."""
+    """The parts of ``name``, such as 'random/half@0.01:300'. Raises `UserError`."""
     rest, colon, steps = name.partition(":")
-    method, at, density = rest.partition("@")
+    rest, at, density = rest.partition("@")
+    method, slash, blocks = rest.partition("/")
     if method not in ALL:
         raise UserError(f"Unknown method '{method}'. {did_you_mean(method, ALL)}")
     if colon and (not steps.isdecimal() or not int(steps) or method in (UNTUNED, PROBE)):
         raise UserError(f"'{name}': write steps as a whole number above 0, of a method that takes steps: lora:100.")
+    if slash and method in MASKLESS:
+        raise UserError(f"'{name}': '{method}' has no mask whose blocks can be chosen. Use '{method}'.")
+    if slash and not re.fullmatch(BLOCKS, blocks):
+        raise UserError(f"'{name}': write blocks as all, half, quarter or a number, before density and steps: "
+                        "exact/half:100.")  # fmt: skip
     if at and not has_density(method):
         raise UserError(f"'{name}': the mask of '{method}' has no density. Use '{method}'.")
-    return Name(method, density, int(steps or 0))
+    return Name(method, blocks, density, int(steps or 0))
 
 
 def settings(name: str) -> tuple[str, ...]:
     """Settings of the method ``name``. Raises `UserError`."""
-    method, density, _ = parsed(name)
-    return (*_own(method), *((f"mask.density={density}",) if density else ()))
+    method, blocks, density, _ = parsed(name)
+    chosen = (("blocks", blocks), ("density", density))
+    return (*_own(method), *(f"mask.{key}={value}" for key, value in chosen if value))
 
 
 def _own(method: str) -> tuple[str, ...]:
@@ -108,7 +124,7 @@ def searched(name: str) -> bool:
 def has_density(method: str) -> bool:
     """Whether ``method`` tunes a density of the weights that can be chosen."""
     chosen = with_settings(Recipe(), _own(method))
-    return method not in (UNTUNED, PROBE, LORA) and "density" in type(chosen.mask).model_fields
+    return method not in MASKLESS and "density" in type(chosen.mask).model_fields
 
 
 def named(methods: Sequence[str], densities: Sequence[str]) -> list[str]:
@@ -116,8 +132,8 @@ def named(methods: Sequence[str], densities: Sequence[str]) -> list[str]:
     `STEPS`. Raises `UserError`."""
     found = []
     for name in methods:
-        method, density, steps = parsed(name)
+        method, _, density, steps = chosen = parsed(name)
         several = [density] if density or not densities or not has_density(method) else densities
         count = steps or STEPS.get(method, 0)
-        found += [f"{method}{each and f'@{each}'}{f':{count}' if count else ''}" for each in several]
+        found += [f"{chosen.masked}{each and f'@{each}'}{f':{count}' if count else ''}" for each in several]
     return found

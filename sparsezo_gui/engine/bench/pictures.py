@@ -21,11 +21,10 @@ def densities(quality: Quality, task: str) -> Panel:
     """The final metric over the density, for methods that were measured at several."""
     found: Panel = {}
     for name in quality.methods:
-        rule, density, _ = parsed(name)
-        cells = quality.whole(task, name)
-        if density and cells:
+        method, cells = parsed(name), quality.whole(task, name)
+        if method.density and cells:
             mean, error = _mean(cells[0], [cell["final"] for cell in cells])
-            found.setdefault(rule, []).append((float(density), mean, error))
+            found.setdefault(method.masked, []).append((float(method.density), mean, error))
     return {rule: sorted(points) for rule, points in found.items() if len(points) > 1}
 
 

@@ -179,7 +179,7 @@ class Quality:
         usual["model"]["block"] = 64  # the only value when the first cells were measured
         changed = {name: {key: value for key, value in table.items() if value != usual[name].get(key)}
                    for name, table in own.items() if isinstance(table, dict)}  # fmt: skip
-        method, _, steps = parsed(name)
+        method, *_, steps = parsed(name)
         content: list[Any] = [changed, self.tasks[task], settings(name)]
         if method in STEPS:
             content.append(self._usual(task, name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from sparsezo_gui.recipe.variants import Variant
 
@@ -22,6 +22,9 @@ class Chosen(NamedTuple):
 
 class Selection(Variant):
     """Base of batch selection rules."""
+
+    forward_passes: ClassVar[int] = 0
+    """Perturbed copies of the tuned values that choosing a batch evaluates together."""
 
     def candidates(self, batch_size: int) -> int:
         """Number of examples that a batch is chosen from by comparing them in pairs; 0: they are not compared."""

@@ -29,6 +29,7 @@ class CoreSet(Selection):
     title: ClassVar[str] = "Core set"
     paper: ClassVar[str] = "CoLM, arXiv 2407.19580"
     rule: Literal["coreset"] = "coreset"
+    forward_passes: ClassVar[int] = 2
     pool: int = setting(2, "Size of the pool, in batches.", unit="batches", ge=2, le=64, sane=(2, 4), title="Pool size")
     features: int = setting(
         4, "Projected gradients per example used as features. A step takes 1 + features × pool times as long.",

@@ -100,6 +100,11 @@ class Estimator(Variant):
         """Perturbed copies of the values that a step evaluates: forward passes per step."""
 
     @property
+    def plain_passes(self) -> int:
+        """Those of the `forward_passes` that no backward pass follows."""
+        return 0 if self.backwards else self.forward_passes
+
+    @property
     def cost(self) -> int:
         """Cost of a step in forward passes, with a backward pass counted as two."""
         return self.forward_passes

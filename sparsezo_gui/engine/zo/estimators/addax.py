@@ -42,6 +42,11 @@ class Addax(ExactEstimator):
         """Two on the long examples; the short ones take one forward and one backward pass."""
         return 2
 
+    @property
+    def plain_passes(self) -> int:
+        """Both, on long examples."""
+        return 2
+
     def recorded(self, batch_size: int) -> int:
         """The projected gradient, already weighted, and the share of short examples in the loss."""
         return 2
