@@ -24,6 +24,7 @@ from sparsezo_gui.engine.layers.quantise import nf4
 from sparsezo_gui.engine.layers.streamed import Streamed, needed
 from sparsezo_gui.engine.layers.weights import DenseWeight, FrozenWeight, Int8Weight, NF4Weight
 from sparsezo_gui.engine.pretrained import auto
+from sparsezo_gui.engine.pretrained.ends import end_tokens
 from sparsezo_gui.engine.pretrained.finite import finite, watched
 from sparsezo_gui.engine.pretrained.limits import Limits, limits_of
 from sparsezo_gui.engine.pretrained.source import ModelSource
@@ -237,20 +238,6 @@ def _check_quantised(source: ModelSource, module: Any) -> None:
                 f"{source.folder}: config.json says that the weight '{name}.weight' is quantised, but it is not. "
                 + CURE
             )
-
-
-def end_tokens(source: ModelSource) -> list[int]:
-    """The tokens that end a text, of generation_config.json or else of config.json. Raises `UserError`."""
-    path, found = source.folder / "generation_config.json", getattr(source.config, "eos_token_id", None)
-    if path.is_file():
-        with outside(path, "is wrong", "Download or copy the file again, or remove it."):
-            config = GenerationConfig.from_pretrained(source.folder, local_files_only=True)
-        found = getattr(config, "eos_token_id", None)
-    ends = [end for end in (found if isinstance(found, list | tuple) else [found]) if end is not None]
-    if not all(type(end) is int for end in ends):
-        where = path if path.is_file() else source.folder / "config.json"
-        raise UserError(f"{where}: 'eos_token_id' must be a token id or a list of token ids, not {found!r}.")
-    return ends
 
 
 def _not_finite(source: ModelSource, name: str) -> UserError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,11 @@ from sparsezo_gui.answers import (
     ModelSummary,
     Received,
 )
-from sparsezo_gui.errors import UserError
 from sparsezo_gui.gui import inputs
 from sparsezo_gui.gui.calls import EngineCalls, Request, RunRequest
 from sparsezo_gui.gui.client import Channel
-from sparsezo_gui.gui.current import Current
-from sparsezo_gui.gui.faults import Faults, differing
-from sparsezo_gui.gui.following import following, named
-from sparsezo_gui.gui.kept import texts
+from sparsezo_gui.gui.editing import Editing
+from sparsezo_gui.gui.following import named
 from sparsezo_gui.gui.problems import Problem
 from sparsezo_gui.gui.requests import (
     CheckComputer,
@@ -44,32 +40,21 @@ from sparsezo_gui.gui.requests import (
 from sparsezo_gui.gui.run_control import RunControl
 from sparsezo_gui.gui.run_queue import Queue
 from sparsezo_gui.gui.run_requests import BranchRun, ReceiveRun, SaveNotes
-from sparsezo_gui.recipe import Recipe, dump, load, loads
-from sparsezo_gui.recipe.presets import METHOD, Preset
-from sparsezo_gui.recipe.registry import ESTIMATORS, UPDATES
-from sparsezo_gui.recipe.tables import changed
-from sparsezo_gui.recipe.ways import AUTO
+from sparsezo_gui.recipe import Recipe, dump
 
 DEBOUNCE_MS = 250  # after the last recipe change, before the engine is asked again
-RECENT_RECIPES = 8
 FITS_CHECKED = 24  # models in the list that get a verdict
 ABOUT_RECIPE = (ReadModel, EstimateMemory, MeasureMemory, EstimateWays, PreviewData)
 
 
-class Workspace(Current):
+class Workspace(Editing):
     """Created once, before the window; pages read it and listen to its signals."""
 
-    recipe_changed = Signal()
     recipe_stable = Signal()  # the recipe has not changed for a moment: time to ask the engine
     run_created = Signal(object, str)  # folder of a new branch or a received run, and what that run lacks
 
     def __init__(self, engine: EngineCalls | None = None) -> None:
-        super().__init__(engine)
-        self.store = QSettings()
-        self.recipe = _first_recipe(self.store)
-        self.recipe_path: Path | None = None
-        self.faults = Faults()
-        self._bits: tuple[dict[str, Any], dict[str, Any]] = {}, {}  # as a preset needs them, and from before it
+        super().__init__(QSettings(), engine)
         self.run = RunControl(self, self.store)
         self.queue = Queue(self.run, self.store)
         self._debounce = QTimer(self, interval=DEBOUNCE_MS, singleShot=True)
@@ -106,68 +91,6 @@ class Workspace(Current):
 
     # The recipe
 
-    def set_recipe(self, recipe: Recipe, path: Path | None = None) -> None:
-        """Replaces the recipe."""
-        self.recipe_path = path
-        if path is not None:
-            paths = [str(path), *(p for p in self.recent_recipes() if p != str(path))]
-            self.store.setValue("recent_recipes", paths[:RECENT_RECIPES])
-        self.faults.clear()
-        self._bits = {}, {}
-        self._changed(recipe)
-
-    def recent_recipes(self) -> list[str]:
-        """Paths of recent recipe files, newest first."""
-        return texts(self.store, "recent_recipes")
-
-    def change(self, table: str, **values: Any) -> str:
-        """Changes settings of one table; returns a sentence about what is wrong with them, or an empty string."""
-        return self.change_all({table: values})
-
-    def change_all(self, tables: dict[str, dict[str, Any]]) -> str:
-        """Like `change`, for several tables at once."""
-        return self._take(lambda: changed(self.recipe, tables), tables)
-
-    def use_preset(self, preset: Preset) -> str:
-        """Sets the whole method, and takes back the bits that an earlier preset needed; returns what is wrong."""
-        table = self.recipe.model.model_dump(include={"bits", "compute"})
-        own = preset.settings.get("model")
-        needed, usual = self._bits
-        back = usual if table == needed and own is None else {}
-        fault = self._take(lambda: preset.recipe(self.recipe, **back), dict.fromkeys(METHOD, ("rule",)))
-        if not fault:
-            self._bits = (own, usual if table == needed else table) if own else ({}, {})
-        return fault
-
-    def _take(self, make: Callable[[], Recipe], tables: Mapping[str, Iterable[str]]) -> str:
-        """Uses the recipe that ``make`` returns, which sets ``tables``; returns what is wrong with it."""
-        try:
-            recipe = make()
-        except UserError as error:
-            return str(error).replace("recipe: ", "")
-        self.faults.settle(tables)
-        if recipe != self.recipe:
-            self._changed(following(self.recipe, recipe, self.recipe_path.stem if self.recipe_path else ""))
-        return ""
-
-    def apply_text(self, text: str) -> None:
-        """Sets the recipe from TOML text. Raises `UserError` with one sentence per mistake."""
-        self.set_recipe(loads(text, "recipe"), self.recipe_path)
-
-    @property
-    def automatic(self) -> bool:
-        """Whether the user wants recipes to choose their method automatically."""
-        return bool(self.store.value("automatic", False, bool))
-
-    def set_automatic(self, on: bool) -> None:
-        """Saves what the user wants, and changes the recipe accordingly."""
-        self.store.setValue("automatic", on)
-        if on and self.recipe.estimator.rule != AUTO:
-            update = {"update": {"rule": UPDATES.default}} if self.recipe.estimator.backwards else {}
-            self.change_all({"estimator": {"rule": AUTO}, **update})
-        elif not on and self.recipe.estimator.rule == AUTO:
-            self.change("estimator", rule=ESTIMATORS.default)
-
     def _changed(self, recipe: Recipe) -> None:
         if recipe.model != self.recipe.model or recipe.data != self.recipe.data:
             for kind in ABOUT_RECIPE:
@@ -175,10 +98,8 @@ class Workspace(Current):
                 if channel.problem is not None:  # which is that of another model, or of other data
                     channel.problem = None
                     channel.changed.emit()
-        self.faults.settle(differing(self.recipe, recipe))
-        self.recipe = recipe
         self._debounce.start()
-        self.recipe_changed.emit()
+        super()._changed(recipe)
 
     def _ask_about_recipe(self) -> None:
         self.store.setValue("recipe", dump(self.recipe))  # now, because the process may be killed
@@ -299,15 +220,3 @@ class Workspace(Current):
             else:
                 self.ask(request)
         channel.changed.emit()
-
-
-def _first_recipe(store: QSettings) -> Recipe:
-    """The last session's recipe, else the bundled one, else the defaults."""
-    text = str(store.value("recipe", "", str))
-    attempts: list[Callable[[], Recipe]] = [lambda: loads(text), lambda: load("starter")]
-    for attempt in attempts if text else attempts[1:]:
-        try:
-            return attempt()
-        except UserError:
-            continue  # from another version of SparseZO, or not installed
-    return Recipe.model_validate({})

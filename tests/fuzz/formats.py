@@ -22,8 +22,8 @@ from sparsezo_gui.engine.data.conversations import conversation
 from sparsezo_gui.engine.data.preview import preview
 from sparsezo_gui.engine.data.template import Template
 from sparsezo_gui.engine.export.overlay_file import OverlayFile, read_overlay, write_overlay
-from sparsezo_gui.engine.frozen import end_tokens
 from sparsezo_gui.engine.hub import library
+from sparsezo_gui.engine.pretrained.ends import end_tokens
 from sparsezo_gui.engine.pretrained.source import inspect
 from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
 from sparsezo_gui.engine.pretrained.weights import read_header

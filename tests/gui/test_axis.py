@@ -7,7 +7,7 @@ from PySide6.QtGui import QFontMetricsF
 from PySide6.QtWidgets import QApplication
 
 from sparsezo_gui.gui.formatting import count
-from sparsezo_gui.gui.plots.panel import Axis
+from sparsezo_gui.gui.plots.parts import Axis
 
 
 @pytest.mark.parametrize("steps", [7, 100, 1000, 123_456])

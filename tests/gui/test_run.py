@@ -18,7 +18,7 @@ from sparsezo_gui.gui.app import exit_code, result_lines
 from sparsezo_gui.gui.plots.board import Board
 from sparsezo_gui.gui.record import Columns, RunRecord
 from sparsezo_gui.gui.requests import EstimateMemory
-from sparsezo_gui.gui.theme import colours
+from sparsezo_gui.gui.theme import colours, theme
 from sparsezo_gui.gui.widgets.basic import ProgressBar
 from sparsezo_gui.gui.widgets.dialogs import RateDialog
 from sparsezo_gui.gui.widgets.examples import ExamplesDialog
@@ -392,6 +392,23 @@ def test_the_smoothing_slider_smooths_the_drawn_line(run, click, find, workspace
     assert run.board._smooth.getOriginalDataset()[1].tolist() == workspace.run.record.columns["loss"].tolist()
     qtbot.keyClick(slider, Qt.Key.Key_End)
     assert rough() < before
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+def test_no_title_is_cut_off(board, qtbot, scale):
+    """It is the longest for which there is room, and elided in the end."""
+    theme().apply("light", scale)
+    board.set_memory("Memory of the process", 2**36)
+    told = []
+    for width in (440, 560, 690, 1000):
+        board.resize(width, 500)
+        for panel in board.panels:
+            label = panel.titleLabel
+            qtbot.waitUntil(lambda label=label: label.item.boundingRect().width() <= label.size().width())
+            assert label.text in panel.title_text or label.toolTip(), (width, panel.title_text)
+        told.append(board.memory.titleLabel.text)
+    assert told[0].endswith("…") and told[-1] == "Memory of the process · limit 64.0 GiB" and len(set(told)) >= 3
+    theme().apply("light")
 
 
 def test_memory_starts_at_zero_below_its_limit_and_shares_are_in_percent_with_their_confidence(board):

@@ -151,7 +151,8 @@ def test_a_branch_is_made_with_what_was_changed(window, runs, find, click, enter
 
 
 def test_notes_are_kept_and_sharing_asks_where(window, runs, find, click, engine, qtbot, monkeypatch, tmp_path):
-    find("Notes").setPlainText("better than it looks")
+    find("Notes").selectAll()
+    qtbot.keyClicks(find("Notes"), "better than it looks")
     click("Save notes")
     qtbot.waitUntil(lambda: bool(engine.asked))
     assert engine.asked == [(runs, "better than it looks")]
@@ -480,7 +481,7 @@ def test_the_chat_beside_a_run_that_goes_on(window, find, click, workspace, engi
 
 
 def test_a_watched_prompt_is_asked_again_and_again(window, find, click, workspace, engine, qtbot):
-    workspace.change("loop", steps=400, evaluate_every=60)
+    workspace.change("loop", steps=4000, evaluate_every=60)
     engine.pace = 0.005
     window.go("run")
     click("Start run")

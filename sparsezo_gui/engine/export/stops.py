@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 
-from sparsezo_gui.engine.frozen import FrozenModel, end_tokens
+from sparsezo_gui.engine.frozen import FrozenModel
+from sparsezo_gui.engine.pretrained.ends import end_tokens
 
 FILE = "generation_config.json"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PySide6.QtCore import QPoint, Qt, QUrl
 from PySide6.QtGui import QDesktopServices, QResizeEvent, QShowEvent
-from PySide6.QtWidgets import QFileDialog, QLayout, QPlainTextEdit, QSplitter, QWidget
+from PySide6.QtWidgets import QFileDialog, QLayout, QSplitter, QWidget
 
 from sparsezo_gui.answers import Removable, RunSummary, Shared
 from sparsezo_gui.gui import formatting
@@ -30,6 +30,7 @@ from sparsezo_gui.gui.run_requests import (
 from sparsezo_gui.gui.theme import GRID
 from sparsezo_gui.gui.widgets.basic import WIDEST, Empty, Page, button, card, label, restyle, row
 from sparsezo_gui.gui.widgets.comparison import RunView
+from sparsezo_gui.gui.widgets.notes import Notes
 from sparsezo_gui.gui.widgets.run_dialogs import DeleteDialog, LabelDialog, ask_branch, ask_share
 from sparsezo_gui.gui.widgets.run_tree import RunList
 from sparsezo_gui.gui.widgets.safe_text import safe_name, tooltip
@@ -37,7 +38,6 @@ from sparsezo_gui.gui.widgets.share import file_lines
 from sparsezo_gui.gui.widgets.sides import NARROW
 from sparsezo_gui.gui.widgets.steps import StepSlider, results_at
 from sparsezo_gui.gui.workspace import Workspace
-from sparsezo_gui.plain import readable
 from sparsezo_gui.recipe.events import EvaluateNow, GoBack, Stop
 
 # whose problems are shown here
@@ -53,8 +53,8 @@ class RunsPage(Page):
     def __init__(self, workspace: Workspace) -> None:
         super().__init__("Runs", "Every step of every run is saved. Choose a step to continue from.")
         self._workspace = workspace
-        # Paths of runs: whose notes are in the editor, that is displayed, and to select once it is in the list.
-        self._noted = self._shown = self._to_select = ""
+        # Paths of runs: that is displayed, and to select once it is in the list.
+        self._shown = self._to_select = ""
         self.header.addWidget(button("Open shared…", self._receive, name="Open a shared run",
                                      tip="Unpacks a run that someone shared with you."))  # fmt: skip
         self.header.addWidget(button("Refresh", workspace.run.list_runs, name="Refresh runs"))
@@ -96,20 +96,14 @@ class RunsPage(Page):
         self._step = StepSlider("Step")
         self._step.changed.connect(self._refresh)
         self._at = label("", "dim", wrap=True, name="Step results")
-        self._notes = QPlainTextEdit()
-        self._notes.setAccessibleName("Notes")
-        self._notes.setPlaceholderText("Notes about this run")
-        self._notes.setTabChangesFocus(True)
-        self._notes.setMinimumHeight(5 * GRID)
-        self._notes.textChanged.connect(self._refresh)
-        self._save = button("Save notes", self._note, name="Save notes")
+        self._notes = Notes(self._workspace)
         actions = self._make_actions()
         head = row(self._title, self._unload, self._resume_button)
         head.setStretch(0, 1)
         detail = card(
             head, self._about, self._recipe, GRID,
             self._step, self._at, *actions,
-            GRID, label("Notes", "heading"), self._notes, row(None, self._save),
+            GRID, self._notes,
         )  # fmt: skip
         self._detail = detail
         return detail
@@ -192,13 +186,7 @@ class RunsPage(Page):
         self._step.set_range(0, run.step, run.best)
         if kept is not None and kept <= run.step:
             self._step.set_value(kept)
-        if self._noted != run.path and self._notes.document().isModified():
-            self._workspace.ask(SaveNotes(Path(self._noted), self._notes.toPlainText()))  # typed notes are saved
-            self._notes.document().setModified(False)
-        if not self._notes.document().isModified():
-            self._notes.setPlainText(readable(run.notes))
-            self._notes.document().setModified(False)
-        self._noted = run.path
+        self._notes.show_run(run)
         self._refresh()
 
     def _open_menu(self, place: QPoint) -> None:
@@ -247,7 +235,6 @@ class RunsPage(Page):
             control.setEnabled(not damaged)
         self._delete_button.setEnabled(not mine and not elsewhere)
         self._curves_button.setEnabled(not damaged and (mine or not workspace.run.running))
-        self._save.setEnabled(self._notes.document().isModified())
         shown = record if record is not None and str(record.folder) == run.path else None
         self._at.setText("" if damaged else why or results_at(shown, step))
         problem = workspace.problem_of(*KINDS)
@@ -284,12 +271,6 @@ class RunsPage(Page):
         text, _ = QFileDialog.getOpenFileName(self, "Open shared run", str(Path.home()), "Runs (*.zip)")
         if text:
             self._workspace.ask(ReceiveRun(Path(text)))
-
-    def _note(self) -> None:
-        if self.path is not None:
-            self._workspace.ask(SaveNotes(self.path, self._notes.toPlainText()))
-        self._notes.document().setModified(False)
-        self._refresh()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """One column in a narrow window."""

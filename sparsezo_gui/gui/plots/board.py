@@ -7,30 +7,26 @@ loss is wide and antialiased, and therefore thinned.
 
 from __future__ import annotations
 
-import csv
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pyqtgraph as pg
-from pyqtgraph.exporters import ImageExporter
-from PySide6.QtCore import QBuffer, QPointF, QRectF, QSize, Qt, Signal
-from PySide6.QtGui import QAction, QColor, QPainter, QResizeEvent
-from PySide6.QtSvg import QSvgGenerator
+from PySide6.QtCore import QPointF, Qt, Signal
+from PySide6.QtGui import QAction, QResizeEvent
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from sparsezo_gui.gui import formatting
+from sparsezo_gui.gui.plots import shown
+from sparsezo_gui.gui.plots.files import png, svg, table
 from sparsezo_gui.gui.plots.panel import Panel, show_wide
 from sparsezo_gui.gui.record import FIELDS, SMOOTHING, RunRecord
 from sparsezo_gui.gui.saving import save
 from sparsezo_gui.gui.theme import GRID, colours, theme
 from sparsezo_gui.gui.widgets.safe_text import safe_sentence
-from sparsezo_gui.recipe.metrics import deciding, interval, metric
+from sparsezo_gui.recipe.metrics import metric
 
 EXTRA_PLOTS = {"metric": "Metric", "gradient_estimate": "Gradient estimate", "rate": "Learning rate"}
-WIDE = 70 * GRID  # width from which titles have room for numbers
 NEAR = 4  # times the peak: a memory limit further away is told, not drawn, so that the curve stays visible
-MOST_MARKS = 40  # the latest; more would hide the curves
 
 
 class Board(QWidget):
@@ -94,8 +90,6 @@ class Board(QWidget):
             self._view.ci.layout.setColumnFixedWidth(index, max((self.width() - 5 * GRID) / 3, 60))
         # The view was resized earlier, while the columns still had their previous width.
         self._view.ci.setGeometry(self._view.range)
-        self._drawn = (-1, -1)  # titles have other room now
-        self.draw()
 
     def repaint_all(self) -> None:
         """Applies the theme's colours."""
@@ -186,24 +180,16 @@ class Board(QWidget):
         _, _, middle, high = record.speed()
         self._median.show_level(middle * 1000)
         self._high.show_level(high * 1000)
-        wide = self.width() > WIDE
-        figures = f": p50 {_short(middle)}, p95 {_short(high)}" if middle == middle and wide else ""
-        self.latency.set_title(f"Step, ms{figures}")
+        figures = [f"Step, ms: p50 {_short(middle)}, p95 {_short(high)}"] if middle == middle else []
+        self.latency.set_title(*figures, "Step, ms")
         if self._follows:
             self._set_x(first - 0.015 * last, 1.015 * last)
         else:
             self._draw_smooth(*self.loss.viewRange()[0])
-        self._draw_evaluations()
+        self._evaluated.setData(*_columns(shown.losses(record)))
         self._draw_memory()
         self._draw_extra(steps)
-        self.loss.show_marks(self._events())
-
-    def _events(self) -> list[tuple[float, str, str]]:
-        """Steps with a warning or another learning rate, each with a word and a colour."""
-        record = self._record
-        found = [(float(note.step), "!", "warning") for note in record.notes if note.level == "warning" and note.step]
-        rates = [(float(change.step), f"rate × {change.factor:g}", "dim") for change in record.rate_changes]
-        return sorted(dict.fromkeys((*found, *rates)))[-MOST_MARKS:]
+        self.loss.show_marks(shown.marks(record))
 
     def _draw_memory(self) -> None:
         """From zero, so that the curve shows how much there is rather than how it wavers."""
@@ -213,45 +199,27 @@ class Board(QWidget):
         peak = float(np.nanmax(used)) if used.size else 0.0
         near = 0 < limit / 2**30 <= NEAR * peak
         self._capacity.show_level(limit / 2**30 if near else float("nan"), f"limit {formatting.size(limit)}")
-        told = f" · limit {formatting.size(limit)}" if limit and not near and self.width() > WIDE else ""
-        self.memory.set_title(f"{self._memory_name}{told}")
+        told = [f"{self._memory_name} · limit {formatting.size(limit)}"] if limit and not near else []
+        self.memory.set_title(*told, self._memory_name)
         if self._follows:
             self.memory.setYRange(0, 1.15 * max(peak, limit / 2**30 if near else 0, 1e-3), padding=0)
-
-    def _draw_evaluations(self) -> None:
-        points = [(e.step, e.metrics["loss"]) for e in self._record.evaluations
-                  if e.split == "validation" and "loss" in e.metrics]  # fmt: skip
-        self._evaluated.setData(*_columns(points))
 
     def _draw_extra(self, steps: np.ndarray) -> None:
         columns, kind = self._record.columns, self._extra
         self._extra_line.setData(*((steps, np.abs(columns[kind])) if kind in FIELDS else _columns([])))
-        name, points = self._metric() if kind == "metric" else ("", [])
+        name, points = shown.decisive(self._record) if kind == "metric" else ("", [])
         percent = bool(name) and metric(name).percent
         self.extra.set_percent(percent)
         self._extra_points.setData(*_columns(points))
-        ranges = self._ranges(name) if percent else []
+        ranges = shown.ranges(self._record, name) if percent else []
         for place, edge in enumerate(self._extra_band):
             edge.setData(*_columns([(step, bounds[place]) for step, bounds in ranges]))
         whole = any(not e.partial for e in self._record.evaluations if (e.step, e.split) == (0, "validation"))
         base = next((value for step, value in points if step == 0 and whole), float("nan"))
         self._base.show_level(base, f"base {formatting.metric(name, base)}" if base == base else "")
-        detail = " · validation, 95 % confidence" if ranges else " · validation" if name else ""
-        detail = detail if self.width() > 1.4 * WIDE else ""
-        self.extra.set_title(f"{metric(name).title}{detail}" if name else EXTRA_PLOTS[kind])
-
-    def _ranges(self, name: str) -> list[tuple[int, tuple[float, float]]]:
-        """The 95 % confidence interval of a share at each validation."""
-        return [(e.step, interval(e.metrics[name], e.metrics["examples"])) for e in self._record.evaluations
-                if e.split == "validation" and name in e.metrics and e.metrics.get("examples")]  # fmt: skip
-
-    def _metric(self) -> tuple[str, list[tuple[int, float]]]:
-        """The metric that decides which step is best, or else the loss, with its values."""
-        evaluations = [e for e in self._record.evaluations if e.split == "validation"]
-        if not evaluations:
-            return "", []
-        name = deciding(evaluations[-1].metrics, evaluations[-1].metric) or "loss"
-        return name, [(e.step, e.metrics[name]) for e in evaluations if name in e.metrics]
+        title = metric(name).title if name else EXTRA_PLOTS[kind]
+        confidence = [f"{title} · validation, 95 % confidence"] if ranges else []
+        self.extra.set_title(*confidence, *([f"{title} · validation"] if name else ()), title)
 
     def _moved(self, arguments: tuple[QPointF]) -> None:
         place = arguments[0]
@@ -296,34 +264,15 @@ class Board(QWidget):
 
     def save_png(self, path: Path) -> None:
         """Saves all plots as an image, twice their size on screen."""
-        exporter = ImageExporter(self._view.scene())
-        exporter.parameters()["width"] = int(self._view.width() * 2)
-        buffer = QBuffer()
-        buffer.open(QBuffer.OpenModeFlag.WriteOnly)
-        exporter.export(toBytes=True).save(buffer, "PNG")
-        save(path, bytes(buffer.data().data()))
+        save(path, png(self._view))
 
     def save_svg(self, path: Path) -> None:
         """Saves all plots as a drawing that stays sharp at every size."""
-        buffer, area = QBuffer(), QRectF(self._view.viewport().rect())
-        generator = QSvgGenerator()
-        generator.setOutputDevice(buffer)
-        generator.setSize(QSize(int(area.width()), int(area.height())))
-        generator.setViewBox(area)
-        generator.setTitle("SparseZO")
-        painter = QPainter(generator)
-        painter.fillRect(area, QColor(colours().base))
-        self._view.scene().render(painter, area, self._view.viewRect())
-        painter.end()
-        save(path, bytes(buffer.data().data()))
+        save(path, svg(self._view))
 
     def save_csv(self, path: Path) -> None:
         """Saves all steps, one line each, in seconds and bytes."""
-        columns, text = self._record.columns, StringIO()
-        writer = csv.writer(text)
-        writer.writerow(FIELDS)
-        writer.writerows(zip(*(columns[name].tolist() for name in FIELDS), strict=True))
-        save(path, text.getvalue().encode())
+        save(path, table(self._record.columns))
 
 
 def _short(seconds: float) -> str:

@@ -1,164 +1,31 @@
-"""One plot: a title, a legend, curves in the theme's colours, levels, marks, and a crosshair. pyqtgraph comes without
-types."""
+"""One plot: a title, a legend, curves in the theme's colours, levels, marks, and a crosshair."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
-from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import QRectF, Qt, Signal
-from PySide6.QtGui import QColor, QFontMetricsF
-from PySide6.QtWidgets import QApplication
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QColor
 
-from sparsezo_gui.gui.formatting import count
+from sparsezo_gui.gui.plots.parts import Axis, Level, Mark, Title, View, text_size
 from sparsezo_gui.gui.theme import GRID, colours, theme
 
 POINTS = 1000  # of a wide antialiased curve at most: beyond, painting takes longer than a tick
-LEAST = 4  # pixels of a rectangle to zoom into; a smaller one was a click
-
-
-def text_size() -> str:
-    """Of titles, legends and marks; plots have less room than pages for larger text."""
-    return f"{9 * min(theme().text_scale, 1.25):g}pt"
-
-
-class Level(pg.InfiniteLine):  # type: ignore[misc]
-    """A horizontal line, dashed or dotted, so that it is recognisable without colour; ``name`` is written on it."""
-
-    def __init__(self, dashed: bool, name: str = "") -> None:
-        options = {"position": 0.99, "anchors": [(1, 1), (1, 1)]}
-        super().__init__(angle=0, label=name or None, labelOpts=options)
-        self._dashed = dashed
-        self._log = False
-        self._value = math.nan
-        self.hide()
-
-    def show_level(self, value: float, name: str = "") -> None:
-        """Moves the line; hides it if the value is NaN."""
-        self._value = value
-        self.setVisible(value == value and (not self._log or value > 0))
-        if name:
-            self.label.setFormat(name)
-        if self.isVisible() or value == value:
-            self.setValue(math.log10(value) if self._log and value > 0 else value)
-
-    def set_log(self, on: bool) -> None:
-        """Follows the axis."""
-        self._log = on
-
-    def repaint_all(self) -> None:
-        """Applies the theme's colours."""
-        style = Qt.PenStyle.DashLine if self._dashed else Qt.PenStyle.DotLine
-        self.setPen(pg.mkPen(colours().dim, width=1, style=style))
-        if getattr(self, "label", None) is not None:
-            self.label.setColor(colours().dim)
-
-
-class Mark(pg.InfiniteLine):  # type: ignore[misc]
-    """A dotted line at a step where something happened, with a word for it on top."""
-
-    def __init__(self, step: float, word: str, role: str) -> None:
-        colour = getattr(colours(), role)
-        super().__init__(
-            step, angle=90, pen=pg.mkPen(colour, width=1, style=Qt.PenStyle.DotLine), label=word,
-            labelOpts={"position": 0.95, "color": colour, "fill": colours().base, "anchors": [(0, 0.5), (1, 0.5)]},
-        )  # fmt: skip
-
-
-class Title(pg.LabelItem):  # type: ignore[misc]
-    """A label that does not widen its column, because all plots in a row have equal width; it is clipped instead."""
-
-    def __init__(self, parent: Panel) -> None:
-        super().__init__("", parent=parent)
-        self.setFlag(self.GraphicsItemFlag.ItemClipsChildrenToShape)
-
-    def updateMin(self) -> None:
-        """See the class."""
-        super().updateMin()
-        self.setMinimumWidth(0)
-        self.setPreferredWidth(0)
-
-
-class Axis(pg.AxisItem):  # type: ignore[misc]
-    """Steps as counts, as many as fit side by side, and shares in percent."""
-
-    percent = False
-
-    def tickSpacing(self, low: float, high: float, size: float) -> list[tuple[float, float]]:
-        """Distances of the ticks of each level, with their first places."""
-        found: list[tuple[float, float]] = super().tickSpacing(low, high, size)
-        if self.orientation == "bottom":
-            metrics = QFontMetricsF(self.style["tickFont"] or QApplication.font())
-            room = 1.5 * metrics.horizontalAdvance(count(max(abs(low), abs(high))))
-            step, first = found[0]
-            while step < high - low and step * size < room * (high - low):
-                step *= 2
-            found[0] = (step, first)
-        return found
-
-    def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
-        """Texts of the ticks."""
-        if self.percent:
-            return [f"{100 * value:.4g} %" for value in values]
-        if self.orientation == "bottom" and spacing >= 1:
-            return [f"{'-' if value < 0 else ''}{count(abs(value))}" for value in values]
-        found: list[str] = super().tickStrings(values, scale, spacing)
-        return found
-
-
-class View(pg.ViewBox):  # type: ignore[misc]
-    """The area of the curves: a rectangle drawn with the mouse is zoomed into, the wheel zooms along the steps, and a
-    double click shows everything. Nothing leads outside the data."""
-
-    reset = Signal()
-
-    def __init__(self) -> None:
-        super().__init__(enableMenu=False)
-        self.setMouseMode(self.RectMode)
-        self.setMouseEnabled(x=True, y=False)
-
-    def mouseDragEvent(self, event: Any, axis: int | None = None) -> None:
-        """Only the left button drags."""
-        if event.button() == Qt.MouseButton.LeftButton:
-            super().mouseDragEvent(event, axis)
-        else:
-            event.ignore()
-
-    def mouseClickEvent(self, event: Any) -> None:
-        """A double click shows everything."""
-        if event.double() and event.button() == Qt.MouseButton.LeftButton:
-            event.accept()
-            self.reset.emit()
-
-    def showAxRect(self, rectangle: QRectF, **options: Any) -> None:
-        """Zooms into the part of a rectangle that shows data."""
-        inside = rectangle.normalized().intersected(self.viewRect())
-        width, height = self.viewPixelSize()
-        if inside.width() >= LEAST * width and inside.height() >= LEAST * height:
-            super().showAxRect(inside, padding=0, **options)
-
-    def repaint_all(self) -> None:
-        """Applies the theme's colours to the rectangle."""
-        fill = QColor(colours().accent)
-        fill.setAlpha(40)
-        self.rbScaleBox.setPen(pg.mkPen(colours().accent, width=1))
-        self.rbScaleBox.setBrush(pg.mkBrush(fill))
 
 
 class Panel(pg.PlotItem):  # type: ignore[misc]
     """A plot item in the theme's colours."""
 
-    titleLabel: pg.LabelItem
+    titleLabel: Title
 
     def __init__(self, title: str) -> None:
         self.view = View()
         axes = {place: Axis(orientation=place) for place in ("left", "bottom")}
         super().__init__(viewBox=self.view, axisItems=axes, enableMenu=False)
-        self.title_text = title
+        self._titles = (title,)
         self.log = False
         self._curves: list[tuple[pg.PlotDataItem, str, float, bool]] = []
         self._bands: list[tuple[pg.FillBetweenItem, str]] = []
@@ -170,6 +37,7 @@ class Panel(pg.PlotItem):  # type: ignore[misc]
         self.titleLabel.setParentItem(None)
         self.titleLabel = Title(self)
         self.layout.addItem(self.titleLabel, 0, 0, 1, 2)
+        self.setTitle("")  # makes room for one
         self.showGrid(x=False, y=True, alpha=0.15)
         for axis in axes.values():
             axis.enableAutoSIPrefix(False)
@@ -235,11 +103,16 @@ class Panel(pg.PlotItem):  # type: ignore[misc]
         self.addItem(item)
         return item
 
-    def set_title(self, text: str) -> None:
-        """Changes the title."""
-        if text != self.title_text:
-            self.title_text = text
-            self._title()
+    @property
+    def title_text(self) -> str:
+        """The title, as long as there is room for all of it."""
+        return self._titles[0]
+
+    def set_title(self, *texts: str) -> None:
+        """Changes the title to the first of ``texts`` for which there is room."""
+        if texts != self._titles:
+            self._titles = texts
+            self.titleLabel.show_first_of(*texts)
 
     def set_percent(self, on: bool) -> None:
         """Whether the y axis is of shares: in percent, over at least 10 points, inside 0 … 100 %."""
@@ -271,14 +144,10 @@ class Panel(pg.PlotItem):  # type: ignore[misc]
         self._vertical.hide()
         self._dot.hide()
 
-    def _title(self) -> None:
-        options: dict[str, Any] = {"color": colours().text, "size": text_size(), "justify": "left"}
-        self.setTitle(escape(self.title_text), **options)  # pyqtgraph writes HTML
-
     def repaint_all(self) -> None:
         """Applies the theme's colours."""
         c = colours()
-        self._title()
+        self.titleLabel.show_first_of(*self._titles)
         scale = min(theme().text_scale, 1.25)
         self.getAxis("left").setWidth(int(56 * scale))
         self.setLabel("bottom", "Step", color=c.dim, **{"font-size": text_size()})

@@ -13,6 +13,7 @@ from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import frozen
 from sparsezo_gui.engine.hub.cache import find
 from sparsezo_gui.engine.hub.library import spec_of, summary
+from sparsezo_gui.engine.pretrained.ends import end_tokens
 from sparsezo_gui.engine.pretrained.gguf import tensors
 from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
 from sparsezo_gui.engine.pretrained.weights import Checkpoint
@@ -257,8 +258,8 @@ def test_what_the_conversion_leaves_out(models, tmp_path):
 
 def test_all_tokens_that_end_a_text(models, tmp_path):
     file = gguf_files.write(models("llama")[0], tmp_path / "m.gguf", more={"tokenizer.ggml.eot_token_id": 7})
-    assert frozen.end_tokens(finish(find(ModelTable(id=str(file))))) == [1, 7]
-    assert frozen.end_tokens(finish(find(ModelTable(id=str(models("llama")[1]))))) == [1]
+    assert end_tokens(finish(find(ModelTable(id=str(file))))) == [1, 7]
+    assert end_tokens(finish(find(ModelTable(id=str(models("llama")[1]))))) == [1]
 
 
 def test_what_is_known_from_the_header_alone(models, home):

@@ -19,8 +19,8 @@ from sparsezo_gui.engine.export.gguf.same import as_it_came
 from sparsezo_gui.engine.export.gguf.vocabulary import vocabulary
 from sparsezo_gui.engine.export.gguf.written import Rounding
 from sparsezo_gui.engine.files import already_exists, replacing, write_text
-from sparsezo_gui.engine.frozen import end_tokens
 from sparsezo_gui.engine.hub.library import licence_of
+from sparsezo_gui.engine.pretrained.ends import end_tokens
 from sparsezo_gui.engine.pretrained.folder import check_disk
 from sparsezo_gui.engine.pretrained.gguf.header import read_gguf
 from sparsezo_gui.engine.pretrained.gguf.tokenizer import tokenizer_of
