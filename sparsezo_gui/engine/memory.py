@@ -130,7 +130,7 @@ def _step(recipe: Recipe, device_kind: str, longest: int, batch: int, scored: in
 
     if plain := max(estimator.plain_passes, recipe.update.forward_passes, recipe.selection.forward_passes):
         yield shape(plain, rows)
-    if estimator.backwards:
+    if recipe.backwards:
         yield shape(1, min(rows, BACKWARD_ROWS[device_kind]), True)
 
 
@@ -205,9 +205,11 @@ def _backwards(recipe: Recipe, spec: ModelSpec, tokens: int, width: int, free: i
     """The backward pass of a pack of so many ``tokens``: the inputs of its blocks, what one of them keeps, a whole
     weight, and gradients of the tuned values; less what the forward pass has left ``free`` by then."""
     estimator = recipe.estimator
-    if estimator.backwards:
+    if recipe.backwards:
         blocks = min(estimator.suffix or spec.layers, len(spec.tunable_blocks))
-        inputs = blocks * tokens * spec.hidden * width + 4 * estimator.forward_passes * recipe.mask.tuned(spec)
+        # The gradients of a basis, their copies of length one, and the basis itself.
+        vectors = estimator.forward_passes if estimator.backwards else 3 * recipe.mask.refreshed
+        inputs = blocks * tokens * spec.hidden * width + 4 * vectors * recipe.mask.tuned(spec)
         block = (COPIES * tokens * kept_for_backward(spec) + spec.largest) * width + SAMPLED_BYTES
         why = f"Inputs of {blocks} blocks for {tokens} tokens, what one block at a time keeps of them, and gradients."
         yield Part("Backpropagation", inputs + max(0, block - free), why)

@@ -127,7 +127,7 @@ def _sentences(run: RunFolder, changed: Sequence[str]) -> list[str]:
             f"Run '{run.name}': {in_words(changed)} changed since the run started. Restore the original "
             f"({', '.join(places)}){cure}"
         )
-    if "train" in changed and recipe.estimator.exact:  # its steps cannot be computed again
+    if "train" in changed and recipe.gradient_size(1):  # its steps cannot be computed again
         return [what]
     return [what, "To evaluate, generate or export anyway, add --changed-inputs; the result is marked."]
 

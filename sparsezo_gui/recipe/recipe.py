@@ -253,12 +253,22 @@ class Recipe(Settings):
     @property
     def state_vectors(self) -> int:
         """How many vectors of the size of the tuned values are kept from step to step."""
-        return self.estimator.state_vectors + self.update.state_vectors
+        return self.estimator.state_vectors + self.update.state_vectors + self.mask.refreshed
 
     @property
     def cost(self) -> int:
         """Cost of a step in forward passes of a batch; a backward pass counts as two."""
-        return self.estimator.cost + self.update.forward_passes + self.selection.cost
+        basis = self.mask.refresh_cost(self.loop.batch_size)
+        return self.estimator.cost + self.update.forward_passes + self.selection.cost + basis
+
+    @property
+    def backwards(self) -> bool:
+        """Whether steps use back-propagation: all of them, or those before which a basis is found again."""
+        return self.estimator.backwards or self.mask.refreshed > 0
+
+    def gradient_size(self, tuned: int) -> int:
+        """Most numbers of a recorded gradient of so many ``tuned`` values; 0 if the steps record none."""
+        return tuned if self.estimator.exact else self.mask.refreshed * tuned
 
     @property
     def recorded(self) -> int:

@@ -22,6 +22,11 @@ BEFORE: list[tuple[str, set[str], dict[str, Any]]] = [
         {"source", "task", "template", "columns", "answers", "train", "validation", "test", "max_tokens"},
         {"chat_template": False},
     ),
+    (
+        "mask",
+        {"rule", "blocks", "density", "scope", "text", "sequences", "tokens", "directions", "examples"},
+        {"refresh": 0},
+    ),  # gradient-subspace
     ("estimator", {"rule", "epsilon", "blocks", "weight"}, {"balanced": False}),  # elastic
     ("estimator", {"rule", "epsilon", "short", "alpha"}, {"balanced": False}),  # addax
 ]

@@ -95,9 +95,11 @@ MORE = {
     "an adapter": {"mask": {"rule": "lora"}, "estimator": {"rule": "first-order"}},
     "all weights": {"mask": {"rule": "all"}, "model": {"bits": 32}},
     "a learning rate that is found": {"update": {"find_rate": True}, "loop": {"steps": 200, "evaluate_every": 0}},
+    "directions found again": {"mask": {"rule": "gradient-subspace", "directions": 2, "examples": 12, "refresh": 2,
+                                        "sequences": 2, "tokens": 32}},
     "the last blocks": {"mask": {"rule": "random", "blocks": "half"}},
     "eight bits": {"model": {"bits": 8, "compute": "int8" if devices.has_int8() else "auto"}},
-}
+}  # fmt: skip
 
 
 def check(workers, tmp_path, file, run, size):

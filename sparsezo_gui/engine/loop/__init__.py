@@ -67,7 +67,7 @@ def _go_on(running: Running, model: Loaded) -> Generator[e.Event, None, str]:
     yield from watch_over(running, model)
     if (yield from rescued(running, model)):
         return "early" if hopeless(running) else ""
-    again = recipe.estimator.exact and running.gradients is None
+    again = recipe.gradient_size(1) > 0 and running.gradients is None
     if model.step % checkpoints.spacing(running.run.facts.tuned, again) == 0:
         yield from keep_checkpoint(running, model)
     return ""

@@ -18,6 +18,7 @@ def take_step(running: Running, model: Loaded) -> Events:
     started = time.perf_counter()
     session, recipe = model.session, model.session.recipe
     number, private = session.step + 1, recipe.privacy.private
+    turned = (yield from session.refresh(model.data.train.encoded)) if recipe.mask.due(number) else None
     batch, tokens = session.choose(model.data.train.encoded)
     rate = recipe.update.rate(number, recipe.loop.steps) * session.factor
     directions = session.directions()
@@ -36,8 +37,8 @@ def take_step(running: Running, model: Loaded) -> Events:
     tokens = 0 if private else tokens + sum(map(count_tokens, batch)) * passes
     memory, seconds = devices.memory_used(session.model.device), time.perf_counter() - started
     now = time.time()
-    if any(recorded):
-        yield from keep_gradient(running, number, now, kept)
+    if turned or (recipe.estimator.exact and any(recorded)):
+        yield from keep_gradient(running, number, now, turned or kept)
     yield from running.written(
         lambda: running.journal.append(
             step=number, tokens=tokens, loss=found.loss, rate=rate, seconds=seconds, memory=memory, values=recorded,

@@ -36,10 +36,11 @@ def open_gradients(running: Running) -> Events:
     """Starts to record exact gradients, if the run has any and its recipe leaves space for them."""
     run = running.run
     recipe, facts = run.recipe, run.facts
-    if recipe.estimator.exact and facts.rounds and recipe.run.gradients:
+    size = recipe.gradient_size(facts.tuned)
+    if size and facts.rounds and recipe.run.gradients:
         try:
             budget = recipe.run.gradients * 2**20
-            running.gradients = GradientWriter(run.gradients, facts.tuned, facts.mask_hash, budget)
+            running.gradients = GradientWriter(run.gradients, size, facts.mask_hash, budget)
         except UserError as error:
             yield e.Notice(f"No gradients are recorded: {error} {_AGAIN}", "warning")
 

@@ -114,6 +114,19 @@ class MaskRule(Variant):
         """Number of additional numbers held to locate them in the weights."""
         return 0
 
+    @property
+    def refreshed(self) -> int:
+        """Most basis vectors that are found again from time to time during a run (see `due`); 0 if none are."""
+        return 0
+
+    def due(self, step: int) -> bool:
+        """Whether the basis is found again right before ``step``."""
+        return False
+
+    def refresh_cost(self, batch_size: int) -> int:
+        """Cost of that in forward passes of a batch, for each step, rounded up."""
+        return 0
+
     @abstractmethod
     def source(self) -> str:
         """Where the mask comes from, in one sentence."""

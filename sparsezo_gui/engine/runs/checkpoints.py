@@ -43,6 +43,7 @@ PIECE = 2**20  # numbers compressed at a time
 STEP_SECONDS, VALUE_SECONDS = 130e-6, 12e-9  # of a replay, measured on one core
 STEPS_AGAIN = 20
 STATE_LARGEST = 16  # limit for all tensors of the states together, as a multiple of the values
+BASIS_LARGEST = 256  # more for the third state
 REACH_SECONDS, REACH_LONGEST = 1.0, 12.0  # of a replay from the checkpoint before; longer for large masks
 PACKED = 0.5  # least size of a checkpoint, relative to its values; optimiser state hardly compresses
 FEWEST = 100  # steps between two checkpoints: with many values, writing one takes as long as several steps
@@ -123,7 +124,7 @@ def write(
 def read(
     checkpoint: Checkpoint, start: Any, values: Tensor, mask_hash: str, journal_hash: str
 ) -> tuple[Any, ...] | None:
-    """Reads ``checkpoint`` into ``values``, whose initial values are ``start``, and returns its two states.
+    """Reads ``checkpoint`` into ``values``, whose initial values are ``start``, and returns its states.
 
     None if it is unusable, or has another mask or history; ``values`` are undefined then.
     """
@@ -218,7 +219,7 @@ def plain_states(states: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
     """States as JSON, and their tensors. Raises TypeError for anything that would not be read back unchanged."""
     tensors: list[Tensor] = []
     plain: list[Any] = []
-    for state in states:
+    for state in states if states[-1] is not None else states[:2]:  # the third is new, and rare
         parts: list[Any] = []
         for part in () if state is None else state:
             if not isinstance(part, Tensor | int | float) or (isinstance(part, Tensor) and part.dtype != torch.float32):
@@ -242,12 +243,13 @@ def states_of(plain: Any, tensors: Sequence[Tensor]) -> list[Any]:
 
 
 def _states(plain: Any, file: Any, values: Tensor) -> tuple[Any, ...]:
-    """The two states of `plain_states`. Raises ValueError and others."""
-    if not isinstance(plain, list) or len(plain) != 2:
-        raise ValueError("not two states")
+    """The states of `plain_states`. Raises ValueError and others."""
+    if not isinstance(plain, list) or len(plain) not in (2, 3):
+        raise ValueError("neither two states nor three")
     # Many tensors may refer to one stream.
     sizes = [math.prod(part["tensor"][1]) for state in plain for part in state or () if isinstance(part, dict)]
-    if min(sizes, default=0) < 0 or sum(sizes) > STATE_LARGEST * values.numel():
+    largest = STATE_LARGEST + (BASIS_LARGEST if len(plain) == 3 else 0)
+    if min(sizes, default=0) < 0 or sum(sizes) > largest * values.numel():
         raise ValueError("states larger than any")
     return tuple(None if state is None else tuple(_part(part, file, values) for part in state) for state in plain)
 

@@ -42,8 +42,9 @@ def needed(recipe: Recipe, source: ModelSource) -> DiskSpace:
     journal = HEADER_BYTES + steps * record_dtype(recipe.recorded).itemsize
     mask = SPACES[recipe.mask.space].mask_bytes(recipe.mask, spec)
     one = round((PACKED + recipe.state_vectors) * tuned * VALUE)
-    exact, budget = recipe.estimator.exact, recipe.run.gradients * 2**20
-    gradients = steps * (RECORD_BYTES + GRADIENT * tuned) if exact else 0
+    budget = recipe.run.gradients * 2**20
+    recording = steps if recipe.estimator.exact else sum(map(recipe.mask.due, range(1, steps + 1)))
+    gradients = recording * (RECORD_BYTES + GRADIENT * recipe.gradient_size(tuned))
     count = -(-steps // spacing(tuned, again=gradients > budget))
     checkpoints = min(recipe.run.checkpoints * 2**20, count * one)
     export = sum(file.stat().st_size for file in set(source.weights.values()))

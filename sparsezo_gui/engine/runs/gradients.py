@@ -5,6 +5,10 @@ gradient as rounded here, also beyond that size: so a step that a replay compute
 same bits as one that it reads. Compression would save a tenth of the bytes (measured), so they are
 stored as they are.
 
+The directions of a run may be in the span of a few vectors that are found again from time to time, from gradients (see
+`sparsezo_gui.engine.masks.gradient_subspace`). These vectors are recorded in the same way, one after the other in one
+record; n is then the number of tuned values times the most vectors that the recipe allows.
+
 Format (version 1), all numbers little endian
 ---------------------------------------------
 The header has 52 bytes:
@@ -15,7 +19,7 @@ offset    type       meaning
 0         char[4]    magic ``SZOG``
 4         uint16     version = 1
 6         uint16     zero
-8         uint64     n, the number of tuned values
+8         uint64     n, the number of tuned values (or times the vectors, see above)
 16        byte[32]   hash of the mask
 48        uint32     CRC-32 of the preceding 48 bytes
 ========  =========  ===================================================================
@@ -150,9 +154,8 @@ class Gradients:
         return Rounded(place.first, place.exponent, numbers) if good else None
 
     def missing(self, steps: np.ndarray) -> int:
-        """How many of these ``steps``, records of the journal, are not in the file, without those that were skipped."""
-        taken = steps[steps["values"].any(axis=1)]
-        return sum(key not in self.places for key in zip(taken["step"].tolist(), taken["time"].tolist(), strict=True))
+        """How many of these ``steps``, records of the journal, are not in the file."""
+        return sum(key not in self.places for key in zip(steps["step"].tolist(), steps["time"].tolist(), strict=True))
 
     def packed(self, records: np.ndarray) -> bytes:
         """A file with the gradients of these ``records`` of the journal; nothing if there are none."""

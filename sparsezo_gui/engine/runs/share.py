@@ -30,6 +30,7 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from sparsezo_gui.answers import Content, Shared
 from sparsezo_gui.engine.drafts import drafting, new_folder, publish
@@ -39,9 +40,12 @@ from sparsezo_gui.engine.runs.folder import BRANCHES, NOTES, RunFolder, open_run
 from sparsezo_gui.engine.runs.gradients import Gradients
 from sparsezo_gui.engine.runs.lineage import lineage_of
 from sparsezo_gui.errors import UserError
-from sparsezo_gui.recipe import dump, loads, outcome, portable, values, with_settings
+from sparsezo_gui.recipe import Recipe, dump, loads, outcome, portable, values, with_settings
 from sparsezo_gui.recipe.events import Event, Examples, Finished, Notice, Returned
 from sparsezo_gui.sizes import size
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MASK, MASK_BYTES = "mask.safetensors", 1 << 18  # size up to which a compressed mask is always included
 GRADIENTS, GRADIENTS_BYTES = "gradients.bin", 1 << 28  # size of all files up to which they are included
@@ -92,8 +96,8 @@ def share(
             # Readers treat data that compresses too well as an attack.
             shrinks = len(data) > SMALL and len(zlib.compress(data)) * MOST_TIMES < len(data)
             file.writestr(content.file, data, zipfile.ZIP_STORED if shrinks else zipfile.ZIP_DEFLATED)
-    kept, exact = _fitting(run), [part for part in lineage.segments if part.recipe.estimator.exact]
-    again = sum(_gradients(part.run, kept).missing(part.steps) for part in exact)
+    kept = _fitting(run)
+    again = sum(_gradients(part.run, kept).missing(_recording(part.recipe, part.steps)) for part in lineage.segments)
     return Shared(out.stat().st_size, masked, tuple(content for content, _ in entries), again)
 
 
@@ -107,7 +111,14 @@ def _gradients(run: RunFolder, fitting: bool) -> Gradients:
     """The exact gradients of ``run`` that are included."""
     if not fitting:
         return Gradients(run.gradients)
-    return gradients.read(run.gradients, run.facts.tuned, run.facts.mask_hash)
+    return gradients.read(run.gradients, run.recipe.gradient_size(run.facts.tuned), run.facts.mask_hash)
+
+
+def _recording(recipe: Recipe, steps: np.ndarray) -> np.ndarray:
+    """Those of the ``steps`` of a run of ``recipe`` that record a gradient."""
+    if recipe.estimator.exact:
+        return steps[steps["values"].any(axis=1)]
+    return steps[[recipe.mask.due(int(step)) for step in steps["step"]]] if recipe.mask.refreshed else steps[:0]
 
 
 def _entries(run: RunFolder, with_mask: bool, with_examples: bool) -> Iterator[tuple[Content, bytes]]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -14,15 +14,22 @@ from torch import Tensor
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.frozen import FrozenModel
+from sparsezo_gui.engine.masks.gradient_subspace import GradientSubspace, directions
 from sparsezo_gui.engine.objective import measure
 from sparsezo_gui.engine.probe import ModelProbe
 from sparsezo_gui.engine.runs.checkpoints import plain_states, states_of
+from sparsezo_gui.engine.runs.gradients import Rounded, rounded
 from sparsezo_gui.engine.selection import Chosen
 from sparsezo_gui.engine.spaces.values import TunedValues
+from sparsezo_gui.engine.zo.batches import shuffled_batch
 from sparsezo_gui.engine.zo.estimators import Estimate
 from sparsezo_gui.engine.zo.generator import GENERATOR, Source
 from sparsezo_gui.engine.zo.updates import Gradient
 from sparsezo_gui.recipe import Recipe
+from sparsezo_gui.recipe.events import Progress
+
+if TYPE_CHECKING:
+    from sparsezo_gui.engine.spaces.span import SpanValues
 
 
 class State(NamedTuple):
@@ -30,6 +37,8 @@ class State(NamedTuple):
 
     estimator: Any = None
     update: Any = None
+    basis: tuple[Tensor] | None = None
+    """The basis (k, n) of the directions, if it was found again during the run; None: that of the mask."""
 
 
 @dataclass
@@ -78,7 +87,23 @@ class Session:
 
     def shaped(self, recipe: Recipe, drawn: Any) -> Any:
         """The directions of the next step, from the numbers ``drawn`` for it."""
-        return self.tuned.shape(recipe.estimator, drawn, self.step + 1, self.state.estimator)
+        basis = self.state.basis[0] if self.state.basis else None
+        return self.tuned.shape(recipe.estimator, drawn, self.step + 1, self.state.estimator, basis)
+
+    def refresh(self, examples: Sequence[Encoded], recipe: Recipe | None = None) -> Generator[Progress, None, Rounded]:
+        """Finds the basis of the next step's directions again, at the current values, from those of the training
+        ``examples`` that come next in ``recipe`` (None: the session's). Returns what is to be recorded of it."""
+        recipe, tuned = recipe or self.recipe, cast("SpanValues", self.tuned)
+        found = yield from directions(self.model, tuned, _coming(recipe, self.step + 1, examples), len(tuned.basis))
+        kept = rounded(found.flatten() if found.numel() else None)
+        self.turn(kept)
+        return kept
+
+    def turn(self, kept: Rounded) -> None:
+        """Takes a recorded basis for the directions from the next step on."""
+        basis = cast("SpanValues", self.tuned).basis
+        found = kept.unpacked(basis.flatten())
+        self.state = self.state._replace(basis=(basis if found is None else found.view_as(basis),))
 
     def choose(self, examples: Sequence[Encoded]) -> Chosen:
         """The batch of the next step, from the training ``examples``."""
@@ -184,5 +209,12 @@ class Session:
         if recipe.update.decay and not gradient.zero and not recipe.update.rejects(recorded[count:]):
             # Decoupled decay as in AdamW (arXiv 1711.05101), but towards the original values.
             tuned.values -= (tuned.values - tuned.start) * (rate * recipe.update.decay)
-        self.state = State(state, update)
+        self.state = self.state._replace(estimator=state, update=update)
         self.step += 1
+
+
+def _coming(recipe: Recipe, step: int, examples: Sequence[Encoded]) -> list[Encoded]:
+    """As many of the training ``examples`` as the mask's rule takes, in the order of the steps from ``step`` on."""
+    rule, loop = cast("GradientSubspace", recipe.mask), recipe.loop
+    batches = -(-min(rule.examples, len(examples)) // loop.batch_size)
+    return [each for number in range(batches) for each in shuffled_batch(loop, step + number, examples)]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.runs import checkpoints, gradients
-from sparsezo_gui.engine.runs.gradients import Gradients, rounded
+from sparsezo_gui.engine.runs.gradients import Gradients, Rounded, rounded
 from sparsezo_gui.engine.runs.lineage import Lineage, Segment
 from sparsezo_gui.engine.session import Session, State
 from sparsezo_gui.engine.session.loading import data_of
@@ -56,6 +56,8 @@ def replay(
         records = part.steps[session.step - part.first :] if session.step < part.last else part.steps[:0]
         recipe, kept = part.recipe, (yield from _gradients(session, part))
         for record, drawn in zip(records, _drawn(session, part.recipe, len(records)), strict=True):
+            if recipe.mask.due(session.step + 1):
+                yield from _turned(session, part, kept.of(record), replayed)
             z = session.shaped(recipe, drawn)
             recorded, rate = record["values"].tolist(), float(record["rate"])
             exact = None
@@ -78,9 +80,10 @@ def replay(
 def _gradients(session: Session, part: Segment) -> Generator[Notice, None, Gradients]:
     """The recorded exact gradients of a segment."""
     run, tuned = part.run, session.tuned
-    if not part.recipe.estimator.exact or not run.facts.rounds:
+    size = part.recipe.gradient_size(tuned.values.numel())
+    if not size or not run.facts.rounds:
         return Gradients(run.gradients)
-    found = gradients.read(run.gradients, tuned.values.numel(), tuned.mask.hash)
+    found = gradients.read(run.gradients, size, tuned.mask.hash)
     if found.fault:
         yield Notice(found.fault, "warning")
     return found
@@ -99,12 +102,26 @@ def _again(
     return rounded(found.exact).unpacked(session.tuned.values) if part.run.facts.rounds else found.exact
 
 
+def _turned(
+    session: Session, part: Segment, kept: Rounded | None, replayed: Replayed
+) -> Generator[Progress | Notice, None, None]:
+    """The basis of the next step's directions, as recorded or found again."""
+    if kept is not None:
+        session.turn(kept)
+        replayed.recorded += 1
+        return
+    data = yield from data_of(session, part.run, ("train",))
+    yield from session.refresh(data.train.encoded, part.recipe)
+    replayed.again += 1
+
+
 def _carried(session: Session, before: Recipe, after: Recipe) -> State:
     """The state of a branch: its parent's, for the parts with the same rule in both."""
     state, start = session.state, session.start(after)
     return State(
         state.estimator if type(before.estimator) is type(after.estimator) else start.estimator,
         state.update if type(before.update) is type(after.update) else start.update,
+        state.basis,
     )
 
 

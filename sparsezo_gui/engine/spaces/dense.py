@@ -142,7 +142,9 @@ class DenseValues(TunedValues):
         """See `TunedValues.draw`: draws nothing yet, returns the source and the number of directions."""
         return source, estimator.perturbations(batch_size)
 
-    def shape(self, estimator: Estimator, drawn: tuple[Source, int], step: int, state: object) -> Directions:
+    def shape(
+        self, estimator: Estimator, drawn: tuple[Source, int], step: int, state: object, basis: Tensor | None = None
+    ) -> Directions:
         """See `TunedValues.shape`."""
         from sparsezo_gui.engine.spaces.pieces import Directions
 

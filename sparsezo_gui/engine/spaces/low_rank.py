@@ -205,7 +205,7 @@ class LowRankValues(CopiedValues):
                  for count, rows, rank in self.bases.cores.values()]  # fmt: skip
         return torch.cat(found or [torch.empty(0, dtype=torch.int32)]).to(self.values.device)
 
-    def shape(self, estimator: Estimator, drawn: Any, step: int, state: Any) -> Any:
+    def shape(self, estimator: Estimator, drawn: Any, step: int, state: Any, basis: Tensor | None = None) -> Any:
         """See `TunedValues.shape`: zero outside the current subspace."""
         directions = super().shape(estimator, drawn, step, state)
         if self.bases.count == 1:

@@ -77,20 +77,25 @@ class SpanValues(SparseValues):
         self.basis = basis.to(model.device)
 
     def draw(self, estimator: Estimator, source: Source, batch_size: int) -> Any:
-        """See `TunedValues.draw`: the random numbers of the basis vectors, times these."""
-        return self.spanned(estimator.draw(replace(source, size=len(self.basis)), batch_size))
+        """See `TunedValues.draw`: a random number for each basis vector."""
+        return estimator.draw(replace(source, size=len(self.basis)), batch_size)
+
+    def shape(self, estimator: Estimator, drawn: Any, step: int, state: Any, basis: Tensor | None = None) -> Any:
+        """See `TunedValues.shape`: the random numbers times the basis vectors."""
+        return super().shape(estimator, spanned(drawn, self.basis if basis is None else basis), step, state)
 
     @property
     def freedom(self) -> int:
         """See `TunedValues.freedom`."""
         return len(self.basis)
 
-    def spanned(self, numbers: Tensor) -> Tensor:
-        """``numbers`` (q, k) times the basis, (q, n); summed one vector after the other, so that the result has the
-        same bits on any number of threads."""
-        import torch
 
-        found = torch.zeros(len(numbers), self.basis.shape[1], device=self.basis.device)
-        for place, vector in enumerate(self.basis):
-            found += numbers[:, place, None] * vector
-        return found
+def spanned(numbers: Tensor, basis: Tensor) -> Tensor:
+    """``numbers`` (q, k) times ``basis`` (k, n), (q, n); summed one vector after the other, so that the result has the
+    same bits on any number of threads."""
+    import torch
+
+    found = torch.zeros(len(numbers), basis.shape[1], device=basis.device)
+    for place, vector in enumerate(basis):
+        found += numbers[:, place, None] * vector
+    return found

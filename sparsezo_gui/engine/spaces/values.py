@@ -71,9 +71,9 @@ class TunedValues(ABC):
         """Random numbers for `shape`, independent of the values: a replay draws them ahead."""
         return estimator.draw(source, batch_size)
 
-    def shape(self, estimator: Estimator, drawn: Any, step: int, state: Any) -> Any:
+    def shape(self, estimator: Estimator, drawn: Any, step: int, state: Any, basis: Tensor | None = None) -> Any:
         """The directions of ``step``, (q, n), a tensor or `sparsezo_gui.engine.zo.updates.Pieces`, from the ``drawn``
-        numbers."""
+        numbers; ``basis`` (k, n) replaces that of the mask."""
         directions = estimator.shape(drawn, state)
         if estimator.suffix:
             kept = tuple(last_blocks(self.model, estimator.suffix))

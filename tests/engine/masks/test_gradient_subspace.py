@@ -83,7 +83,7 @@ def test_steps_stay_in_the_span_and_are_as_long_as_others(frozen_tiny, table, ru
     tuned = tuned_values(model, finish(RULE.find(model, Search(0, table))))
     estimator, count = ESTIMATORS[rule](), tuned.values.numel()
     source = Source(3, 1, count)
-    drawn = tuned.draw(estimator, source, 4)
+    drawn = tuned.shape(estimator, tuned.draw(estimator, source, 4), 1, None)
     numbers = estimator.draw(replace(source, size=3), 4)
     assert drawn.shape == (len(numbers), count)
     assert torch.allclose(drawn, numbers @ tuned.basis, atol=1e-5)
