@@ -236,6 +236,24 @@ def test_a_mask_is_found_once_and_reused(run, recipe_file, tmp_path):
     assert run("mask", recipe_file, "--out", tmp_path / "m.safetensors")[0] == 2
 
 
+def test_a_mask_that_the_program_keeps_is_not_searched_again(run, recipe_file, tmp_path):
+    search = ["--set", "mask.rule=weight-activation", "--set", "mask.sequences=2", "--set", "mask.tokens=32"]
+
+    def found(number, *more):
+        command = ("mask", recipe_file, *search, "--out", tmp_path / f"{number}.safetensors", *more)
+        code, lines, _ = run(*command, "--json")
+        assert code == 0
+        return objects(lines)[-1]
+
+    first, second, third = found(1), found(2), found(3, "--again")
+    assert [each["kept"] for each in (first, second, third)] == [False, True, False]
+    assert first["hash"] == second["hash"] == third["hash"] and first["seconds"] == second["seconds"]
+    code, lines, _ = run("mask", recipe_file, *search, "--out", tmp_path / "4.safetensors")
+    assert code == 0 and "found before (--again searches anew), in" in lines[0]
+    code, lines, _ = run("train", recipe_file, *search, "--run", tmp_path / "run", "--json")
+    assert any(each.get("text", "").startswith("The mask was found before") for each in objects(lines))
+
+
 @pytest.mark.parametrize("command", ["runs", "recipes", "models", "methods"])
 def test_lists(run, command):
     assert run(command)[0] == 0

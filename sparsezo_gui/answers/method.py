@@ -70,13 +70,14 @@ class Rung:
 class RateReport:
     """``rate`` is the one to use, None if no rate lowers the loss. ``base`` is the initial loss on the held-out
     examples, ``steps`` the length of the longest short runs, whose ``rungs`` decide. It is ``lowered`` if more would
-    cost too much on general text."""
+    cost too much on general text. All took so many forward ``passes`` of a batch."""
 
     rungs: tuple[Rung, ...]
     base: float
     steps: int
     rate: float | None
     lowered: bool = False
+    passes: int = 0
 
     @property
     def last(self) -> tuple[Rung, ...]:

@@ -134,12 +134,14 @@ def noise(options: argparse.Namespace, console: Console) -> None:
 @command(
     "mask", "Find the weights to tune and save them as a mask file.", RECIPE, SETTINGS,
     argument("--out", metavar="FILE", required=True, help="mask file to write (.safetensors)"),
+    argument("--again", action="store_true", help="search even if the program keeps this mask"),
     loads=True,
 )  # fmt: skip
 def mask(options: argparse.Namespace, console: Console) -> None:
     from sparsezo_gui.engine import frozen, planning
+    from sparsezo_gui.engine.masks.kept import find_once
     from sparsezo_gui.engine.masks.overlap import overlaps
-    from sparsezo_gui.engine.masks.rule import Search, find_measured
+    from sparsezo_gui.engine.masks.rule import Search
 
     chosen, out = recipe_of(options), Path(options.out)
     if out.exists():
@@ -147,12 +149,14 @@ def mask(options: argparse.Namespace, console: Console) -> None:
     chosen, _ = console.finish(planning.concrete(chosen))
     model = console.finish(frozen.load(chosen.model))
     model.spec = chosen.mask.tunable(model.spec)
-    mask, cost = console.finish(find_measured(chosen.mask, model, Search(chosen.loop.seed, chosen.data)))
+    search = Search(chosen.loop.seed, chosen.data)
+    mask, cost = console.finish(find_once(chosen.mask, model, search, chosen.model, options.again))
     mask.save(out, new=True)
     facts = {"tuned": mask.size, "eligible": mask.eligible, "hash": mask.hash, **dataclasses.asdict(cost)}
     shared = overlaps(mask)
+    before, share = "before (--again searches anew), " if cost.kept else "", 100 * mask.size / mask.eligible
     lines = [
-        f"{out}: {mask.size:,} of {mask.eligible:,} weights ({100 * mask.size / mask.eligible:.3g} %), found in "
+        f"{out}: {mask.size:,} of {mask.eligible:,} weights ({share:.3g} %), found {before}in "
         f"{cost.seconds:.0f} s with a peak memory of {size(cost.bytes)}.", *map(_overlap_line, shared),
     ]  # fmt: skip
     overlap = [dataclasses.asdict(each) for each in shared]

@@ -18,7 +18,6 @@ from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.hub.library import spec_of
-from sparsezo_gui.engine.masks.calibration import Calibrated
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.objective import count_tokens
 from sparsezo_gui.engine.planning import formula, measured, stand_in
@@ -35,7 +34,6 @@ from sparsezo_gui.sizes import duration, size
 from sparsezo_gui.work import changing
 
 TIMED = 3  # steps, after the two of the memory measurement
-SEARCH = 4  # cost of finding a mask by gradients, in forward passes: two, and a backward pass
 PREFIXES = 8  # examples whose prefix is timed
 
 
@@ -142,11 +140,7 @@ def _timed(way: Way, session: Session, examples: Sequence[Encoded]) -> Generator
 
 def _search(recipe: Recipe, model: FrozenModel, passes: float | None) -> float:
     """Seconds to find the mask, by the number of tokens that it reads."""
-    rule = recipe.mask
-    if passes is None or not isinstance(rule, Calibrated):
-        return 0.0
-    texts = rule.passages(model, Search(recipe.loop.seed, recipe.data))
-    return passes * (SEARCH if rule.sums else 1) * sum(len(each.tokens) for text in texts for each in text)
+    return passes * recipe.mask.work(model, Search(recipe.loop.seed, recipe.data)) if passes else 0.0
 
 
 def _trials(recipe: Recipe) -> float:

@@ -5,7 +5,7 @@ own, and are compared by the loss on held-out training examples. Rates are half 
 brackets the best rate: it begins with the usual one of runs as short, and goes on towards lower losses until both
 neighbours of the best were tried, so that the answer is never at the edge of what was tried. Each further round runs
 the best rate and its neighbours for twice as many steps (successive halving, arXiv 1502.07943). Rounds are planned to
-take a tenth of the run's forward passes.
+take a tenth of the run's forward passes, with those on general text (below).
 
 The best rate of a short run is too high for a long one, whose random movement adds up over more steps: the best is
 divided by (steps / short steps)^`FADES`, or less with exact gradients. And a few steps tell little: chance decides
@@ -29,6 +29,7 @@ from sparsezo_gui.engine.data.encode import Encoded
 from sparsezo_gui.engine.general import general_text, perplexity
 from sparsezo_gui.engine.masks.kept import find_once
 from sparsezo_gui.engine.masks.rule import Search
+from sparsezo_gui.engine.objective import count_tokens
 from sparsezo_gui.engine.planning import concrete, formula
 from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.session.loading import load_data, load_model
@@ -52,6 +53,7 @@ WORSE = 1.1  # multiple of the initial loss, from which on a rate is unstable
 SAME = 1e-3  # relative change of the initial loss, below which a rate does nothing
 FADES, FADES_EXACT = 0.5, 0.3
 TELLING, TELLING_EXACT = 20.0, 2.0
+GENERAL = 2  # times that general text is read if the first rate does no harm
 HARM = 1.1  # multiple of the perplexity on general text, above which random movement is too much
 
 
@@ -63,18 +65,21 @@ class Budget:
     steps: tuple[int, ...]
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Budget:
-        """A tenth of the forward passes of a run of ``recipe``; no rounds if that is too little."""
-        passes = recipe.loop.steps * recipe.cost / PART
+    def of(cls, recipe: Recipe, general: float = 0.0) -> Budget:
+        """A tenth of the forward passes of a run of ``recipe``, of which so many go to ``general`` text; no rounds if
+        a tenth is too little even without these."""
+        tenth = recipe.loop.steps * recipe.cost / PART
+        passes = tenth - general
         compared = max(1, min(HELD_OUT, int(passes / COMPARED)))
+        shortest = LEAST_EXACT if recipe.estimator.exact else LEAST
         for rounds in range(ROUNDS, 0, -1):
             runs = FIRST + FURTHER * (rounds - 1)
             lengths = FIRST + FURTHER * (2**rounds - 2)  # of all short runs, in steps of the shortest
             least = int((passes - runs * compared) / (lengths * recipe.cost))
-            shortest = LEAST_EXACT if recipe.estimator.exact else LEAST
             if least >= (shortest if rounds == 1 else MANY):
                 return cls(compared, tuple(least * 2**index for index in range(rounds)))
-        return cls(compared, ())
+        possible = tenth >= FIRST * (shortest * recipe.cost + compared)
+        return cls(compared, (shortest,) if possible else ())
 
 
 def find_rate(recipe: Recipe, steps: int | None = None) -> Generator[Event, None, RateReport]:
@@ -104,7 +109,9 @@ def prepared(session: Session, examples: Sequence[Encoded], budget: Budget | Non
     """A search for the rate of ``session`` on its training ``examples``; None if the run is too short for one. Raises
     `UserError` if there are too few examples."""
     recipe = session.recipe
-    budget = budget or Budget.of(recipe)
+    tokens = recipe.loop.batch_size * sum(map(count_tokens, examples)) / max(1, len(examples))
+    general = sum(map(count_tokens, text_to_keep(session) or ())) / max(1.0, tokens)
+    budget = budget or Budget.of(recipe, GENERAL * general)
     if not budget.steps:
         return None
     apart, rest = set_apart(examples, recipe.loop.seed, budget.compared * recipe.loop.batch_size)
@@ -114,7 +121,7 @@ def prepared(session: Session, examples: Sequence[Encoded], budget: Budget | Non
         with session.current():
             return recipe.objective.measure(session.model, apart, base=compared).loss.item()
 
-    return RateSearch(session, rest, loss, budget, compared=len(apart) / recipe.loop.batch_size)
+    return RateSearch(session, rest, loss, budget, compared=len(apart) / recipe.loop.batch_size, general=general)
 
 
 def set_apart(examples: Sequence[Encoded], seed: int, most: int) -> tuple[list[Encoded], list[Encoded]]:
@@ -138,6 +145,10 @@ class RateSearch:
     base: float = math.nan
     compared: float = 0.0
     """Forward passes of a batch that ``loss`` takes."""
+    general: float = 0.0
+    """The same of general text, read once."""
+    read: int = 0
+    """How often that was read so far."""
     steps: int = 0
     """Steps taken so far."""
     rungs: dict[tuple[int, int], Rung] = field(default_factory=dict)
@@ -146,7 +157,8 @@ class RateSearch:
     @property
     def passes(self) -> int:
         """Forward passes of a batch taken so far."""
-        return round(self.steps * self.session.recipe.cost + (1 + len(self.rungs)) * self.compared)
+        compared = (1 + len(self.rungs)) * self.compared
+        return round(self.steps * self.session.recipe.cost + compared + self.read * self.general)
 
     def run(self) -> Generator[Event, None, RateReport]:
         """Tries rates, and leaves the session as it was at its start."""
@@ -161,10 +173,10 @@ class RateSearch:
         session.begin()
         rungs = tuple(self.rungs[key] for key in sorted(self.rungs))
         if best is None:
-            return RateReport(rungs, self.base, rungs[-1].steps, None)
+            return RateReport(rungs, self.base, rungs[-1].steps, None, passes=self.passes)
         wanted = self._answer(best)
-        rate = yield from harmless(session, wanted)
-        return RateReport(rungs, self.base, best.steps, rate, rate < wanted)
+        rate, self.read = yield from harmless(session, wanted)
+        return RateReport(rungs, self.base, best.steps, rate, rate < wanted, self.passes)
 
     def _answer(self, best: Rung) -> float:
         """The rate of the run, where the ``best`` of the longest short runs is known."""
@@ -228,29 +240,38 @@ class RateSearch:
         return found.loss
 
 
-def harmless(session: Session, rate: float) -> Generator[Event, None, float]:
-    """The highest of ``rate`` and its half powers of ten below at which the random part of a run's movement, tried
-    alone from its start, keeps the perplexity on general text. Where that is not known, ``rate`` itself."""
+def text_to_keep(session: Session) -> list[Encoded] | None:
+    """The general text on which `harmless` tries random movement; None if it tries none, or there is no text."""
     recipe, tuned = session.recipe, session.tuned
     if recipe.estimator.exact or tuned.space.in_place or not in_weights(type(recipe.update)):
-        return rate
+        return None
     if tuned.freedom < recipe.loop.steps:  # slopes decide where values go, and not chance
-        return rate
+        return None
     try:
-        text = general_text(session.model, recipe.data.max_tokens)
+        return general_text(session.model, recipe.data.max_tokens)
     except UserError:
-        return rate
+        return None
+
+
+def harmless(session: Session, rate: float) -> Generator[Event, None, tuple[float, int]]:
+    """The highest of ``rate`` and its half powers of ten below at which the random part of a run's movement, tried
+    alone from its start, keeps the perplexity on general text; and how often that text was read. Where it is not known,
+    ``rate`` itself."""
+    recipe, tuned, text, read = session.recipe, session.tuned, text_to_keep(session), 1
+    if text is None:
+        return rate, 0
     session.begin()
     with tuned.applied():
         base = yield from perplexity(session.model, text)
     if not math.isfinite(base):
-        return rate
+        return rate, read
     schedule, steps = recipe.with_rate(1.0).update, recipe.loop.steps
     moved = math.sqrt(math.fsum(schedule.rate(step, steps) ** 2 for step in range(1, steps + 1)))
     if recipe.update.averages:
         moved /= math.sqrt(max(1, recipe.estimator.averaged(recipe.loop.batch_size)))
     random = normal(recipe.loop.seed, 0, 0, tuned.values.numel(), tuned.values.device)
     for _ in range(MOST):
+        read += 1
         session.begin()
         tuned.values += random * (rate * moved)
         with tuned.applied():
@@ -259,4 +280,4 @@ def harmless(session: Session, rate: float) -> Generator[Event, None, float]:
             break
         rate = float(f"{rate / RUNG:.2g}")
     session.begin()
-    return rate
+    return rate, read

@@ -170,7 +170,7 @@ def _find_rate(session: Session, data: TaskData) -> Generator[e.Event, None, lis
         e.Trial(rung.rate, math.nan if rung.loss is None else rung.loss, list(rung.losses)) for rung in report.rungs
     ]
     seconds = round(time.monotonic() - started, 1)
-    found = e.RateFound(report.rate, report.base, search.passes, seconds, trials)
+    found = e.RateFound(report.rate, report.base, report.passes, seconds, trials)
     return [found, e.Notice(report.words)]
 
 

@@ -93,7 +93,8 @@ class Trial:
 @dataclass(frozen=True, slots=True)
 class RateFound(Event):
     """The learning ``rate`` that the run found before its first step, by ``trials`` that took ``passes`` forward passes
-    of a batch (and a few of general text) and ``seconds``; ``base`` is the initial loss on the held-out examples."""
+    of a batch (with those on general text, by tokens) and ``seconds``; ``base`` is the initial loss on the held-out
+    examples."""
 
     rate: float
     base: Number

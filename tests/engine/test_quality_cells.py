@@ -138,6 +138,26 @@ def test_what_finding_the_rate_takes_is_counted(make, tmp_path):
     assert cell["curve"][-1][0] == cell["passes"] and cell["general_text"] is not None
 
 
+def test_what_a_mask_takes_of_the_runs_own_examples_is_counted(make, tmp_path):
+    cells = cells_of(compared(make, tmp_path, "gradient-subspace:2", "exact:2"))
+    gradients = 3 * 24 // 4  # a forward pass, each block once more, and a backward pass, in batches of 4
+    assert cells["gradient-subspace:2"]["passes"] == gradients + 4 and cells["exact:2"]["passes"] == 6
+    assert cells["gradient-subspace:2"]["curve"][0][0] == gradients, "before the first step"
+
+
+@pytest.mark.parametrize("rule", ["weight-activation", "sensitive", "activation-subspace"])
+def test_the_text_of_a_mask_counts_as_often_as_it_is_read(rule, frozen_tiny, make):
+    model, recipe = frozen_tiny("llama"), make()
+    own, general = (
+        MASKS.build({"rule": rule, "sequences": 2, "tokens": 32, "text": text}) for text in ("answers", "general")
+    )
+    search = Search(0, recipe.data)
+    read = [sum(len(each.tokens) for each in rule.passages(model, search)[0]) for rule in (own, general)]
+    times = {"weight-activation": 1, "sensitive": 4, "activation-subspace": 3}[rule]
+    assert [own.work(model, search, True), general.work(model, search)] == [times * tokens for tokens in read]
+    assert general.work(model, search, own=True) == 0
+
+
 def test_the_untuned_model_is_measured_once(make, tmp_path, monkeypatch):
     measured = []
 

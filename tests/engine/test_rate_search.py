@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from sparsezo_gui.engine import rate_search
+from sparsezo_gui.engine.general import general_text
 from sparsezo_gui.engine.masks.rule import Search
+from sparsezo_gui.engine.objective import count_tokens
 from sparsezo_gui.engine.rate_search import FADES, RUNG, Budget, RateSearch, find_rate, set_apart
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.session import Session
+from sparsezo_gui.engine.session.loading import load_data, load_model
 from sparsezo_gui.engine.spaces.sparse import SparseValues
 from sparsezo_gui.engine.training import train
 from sparsezo_gui.errors import UserError
@@ -137,6 +140,23 @@ def test_a_search_takes_a_tenth_of_the_passes(steps, cost, compared, lengths):
     assert Budget.of(recipe) == Budget(compared, lengths)
 
 
+@pytest.mark.parametrize(
+    ("steps", "general", "compared", "lengths"),
+    [
+        (2000, 0, 4, (8, 16, 32)),
+        (2000, 60, 4, (15, 30)),  # (4 × 15 + 3 × 30) × 2 + 7 × 4 + 60 = 388 of 400
+        (300, 9, 1, (5,)),
+        (300, 500, 1, (5,)),  # general text alone is too much: the least that tells anything
+        (100, 500, 1, ()),
+    ],
+)
+def test_what_general_text_takes_is_part_of_the_tenth(steps, general, compared, lengths):
+    found = Budget.of(build({"loop": {"steps": steps}}), general)
+    assert found == Budget(compared, lengths)
+    runs = sum(length * (4, 3, 3)[number] * 2 + (4, 3, 3)[number] * compared for number, length in enumerate(lengths))
+    assert general >= 500 or runs + general <= steps * 2 / 10
+
+
 @pytest.fixture
 def started(make):
     """``started(**tables)``: the events of a run up to its first step."""
@@ -167,7 +187,11 @@ def test_a_run_without_a_learning_rate_finds_it_and_keeps_what_it_found(make):
     kept = open_run(next(each.run for each in told if isinstance(each, e.Started)))
     assert kept.recipe.update.learning_rate == found.rate == told[-1].rate and not kept.recipe.update.find_rate
     assert next(each for each in kept.events() if isinstance(each, e.RateFound)) == found
-    assert found.passes == sum(len(trial.losses) for trial in found.trials) * 2 + (1 + len(found.trials)) * 1
+    model, tried = finish(load_model(recipe)), sum(len(trial.losses) for trial in found.trials) * 2
+    general, own = general_text(model, recipe.data.max_tokens), finish(load_data(recipe, model)).train.encoded
+    read = sum(map(count_tokens, general)) / (2 * sum(map(count_tokens, own)) / len(own))
+    times = (found.passes - tried - (1 + len(found.trials))) / read
+    assert times == pytest.approx(round(times), rel=0.01) and times > 1.9, "before, and at one rate or more"
     with pytest.raises(UserError, match="finds a learning rate at the start of a new run"):
         branch(kept, 1, ["update.find_rate=true"])
     report = finish(find_rate(recipe))
@@ -204,13 +228,14 @@ def test_a_rate_whose_random_part_ruins_the_model_is_lowered(frozen_tiny, monkey
 
     monkeypatch.setattr(rate_search, "general_text", lambda *_: [])
     monkeypatch.setattr(rate_search, "perplexity", perplexity)
-    assert finish(rate_search.harmless(session, 1e-2)) == pytest.approx(1e-2 / RUNG**times, rel=0.05)
+    rate, read = finish(rate_search.harmless(session, 1e-2))
+    assert rate == pytest.approx(1e-2 / RUNG**times, rel=0.05) and read == 2 + times
     assert torch.equal(session.tuned.values, session.tuned.start)
     monkeypatch.setattr(rate_search, "perplexity", lambda *_: (yield from ()) or math.nan)
-    assert finish(rate_search.harmless(session, 1e-2)) == 1e-2, "what it costs is not known"
+    assert finish(rate_search.harmless(session, 1e-2)) == (1e-2, 1), "what it costs is not known"
     exact = build({"estimator": {"rule": "first-order"}, "update": {"rule": "adam"}})
     session.recipe = exact
-    assert finish(rate_search.harmless(session, 0.5)) == 0.5, "whose steps are not random"
+    assert finish(rate_search.harmless(session, 0.5)) == (0.5, 0), "whose steps are not random"
 
 
 def test_closing_it_cancels(make):

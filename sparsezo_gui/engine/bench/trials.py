@@ -14,11 +14,15 @@ import numpy as np
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine import frozen, training
 from sparsezo_gui.engine.bench.judged import judged
+from sparsezo_gui.engine.data import TaskData
 from sparsezo_gui.engine.data.tasks import task
 from sparsezo_gui.engine.masks.kept import KeptMasks
+from sparsezo_gui.engine.masks.rule import Search
+from sparsezo_gui.engine.objective import count_tokens
 from sparsezo_gui.engine.runs import journal
 from sparsezo_gui.engine.runs.folder import RunFolder, open_run
 from sparsezo_gui.engine.runs.lineage import lineage_of
+from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.session.loading import data_of, load_data
 from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.session.replay import replay
@@ -68,7 +72,10 @@ def _outcome(recipe: Recipe, run: RunFolder) -> Work:
     validated = sorted(outcome.evaluations(events), key=lambda event: event.step)
     records = journal.read(run.journal).records
     taken = np.append(0, np.cumsum(records["kind"] == journal.STEP))  # with those that a guard took back
-    passes = taken * run.recipe.cost + (found.passes if found else 0)
+    session = yield from open_session(run)
+    data = yield from data_of(session, run)
+    searches = _mask_passes(session, data) + (found.passes if found else 0)
+    passes = taken * run.recipe.cost + searches
     seconds = np.append(0.0, np.cumsum(records["seconds"], dtype=np.float64))
     curve = []
     for event in validated:
@@ -82,7 +89,14 @@ def _outcome(recipe: Recipe, run: RunFolder) -> Work:
         "rate": run.recipe.update.learning_rate, "general_text": general.increase if general else None,
         "peak_memory_mib": round(int(records["memory"].max(initial=0)) / 2**20),
     }  # fmt: skip
-    return cell | (yield from _tested(recipe, run, outcome.best(events)))
+    return cell | (yield from _tested(session, data, run, outcome.best(events)))
+
+
+def _mask_passes(session: Session, data: TaskData) -> int:
+    """Forward passes of a batch, by tokens, that finding the mask took on the run's own examples."""
+    recipe, encoded = session.recipe, data.train.encoded
+    tokens = recipe.loop.batch_size * sum(map(count_tokens, encoded)) / len(encoded)
+    return round(recipe.mask.work(session.model, Search(recipe.loop.seed, recipe.data), own=True) / tokens)
 
 
 def _place(records: np.ndarray, step: int) -> int:
@@ -90,10 +104,9 @@ def _place(records: np.ndarray, step: int) -> int:
     return int(np.flatnonzero(records["step"] == step)[-1]) + 1 if step else 0
 
 
-def _tested(recipe: Recipe, run: RunFolder, best: e.Evaluation | None) -> Work:
+def _tested(session: Session, data: TaskData, run: RunFolder, best: e.Evaluation | None) -> Work:
     """The test examples, at the end of the run and at its ``best`` step."""
-    session = yield from open_session(run)
-    data = yield from data_of(session, run)
+    recipe = session.recipe
     with session.tuned.applied():
         final = yield from judged(session.model, data.test.encoded, recipe)
     if best is None or best.step == session.step:

@@ -12,7 +12,7 @@ import huggingface_hub
 from sparsezo_gui.answers import Downloaded
 from sparsezo_gui.engine.data.background import in_background
 from sparsezo_gui.engine.data.hub_data import hub_error, load, quiet_datasets
-from sparsezo_gui.engine.hub.download import HubFile, Snapshot, check_disk, fetch_all, hub_file
+from sparsezo_gui.engine.hub.download import HubFile, Snapshot, check_download_room, fetch_all, hub_file
 from sparsezo_gui.engine.hub.refusals import HUB_ERRORS, refusal
 from sparsezo_gui.engine.hub.token import token
 from sparsezo_gui.errors import UserError
@@ -38,7 +38,7 @@ def download(source: str, revision: str = "main") -> Generator[Progress, None, D
         raise hub_error(name, error) from error
     try:
         missing, total = sum(map(snapshot.missing, files)), sum(file.size for file in files)
-        check_disk(snapshot, missing)
+        check_download_room(snapshot, missing)
         yield from fetch_all(snapshot, files, 0, total)
         snapshot.note(revision)
     except HUB_ERRORS as error:

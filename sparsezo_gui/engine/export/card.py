@@ -113,13 +113,12 @@ def model_card(
     share = 100 * tuned / max(source.spec.eligible, 1)
     what = f"{tuned:,} {SPACES[recipe.mask.space].relation}"
     flag = " --trust-remote-code" if source.code else ""
-    steps = recipe.estimator.title if recipe.estimator.backwards else "zeroth-order optimisation (forward passes only)"
     parts = [
         _front_matter(recipe, base if hub else "", licence, use.library if use else "transformers", metrics),
         f"# {_words(recipe.run.name) or 'Tuned model'}",
         f"{link if hub else _code(base)} fine-tuned",
         f"with SparseZO: {what} its {source.spec.eligible:,} linear weights ({share:.3g} %), by {step:,} "
-        f"{'step' if step == 1 else 'steps'} of {steps}.",
+        f"{'step' if step == 1 else 'steps'} of {_method(recipe)}.",
         f"It started from {_words(earlier)}, on top of that model; the result contains both." if earlier else "",
         weights,
         _table(metrics),
@@ -142,6 +141,18 @@ def model_card(
         _block(text, "toml"),
     ]
     return "\n".join(part for part in parts if part) + "\n"
+
+
+def _method(recipe: Recipe) -> str:
+    """What the steps were, and what was back-propagated before them."""
+    if recipe.estimator.backwards:
+        return recipe.estimator.title
+    before = ""
+    if recipe.mask.rule == "gradient-subspace":
+        before = "; before them, gradients of training examples were computed once"
+    elif recipe.mask.sums:
+        before = "; before them, the mask was found by gradients"
+    return f"zeroth-order optimisation (forward passes only{before})"
 
 
 def _words(text: str) -> str:

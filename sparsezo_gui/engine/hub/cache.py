@@ -14,7 +14,7 @@ from huggingface_hub.utils import filter_repo_objects
 
 from sparsezo_gui import resources
 from sparsezo_gui.answers import Downloaded
-from sparsezo_gui.engine.hub.download import HubFile, Snapshot, check_disk, fetch_all, hub_file, patiently
+from sparsezo_gui.engine.hub.download import HubFile, Snapshot, check_download_room, fetch_all, hub_file, patiently
 from sparsezo_gui.engine.hub.refusals import HUB_ERRORS, refusal
 from sparsezo_gui.engine.hub.token import token
 from sparsezo_gui.engine.pretrained import kinds
@@ -135,7 +135,7 @@ def download(table: ModelTable) -> Generator[Progress, None, Downloaded]:
     try:
         snapshot, files = yield from _listing(table)
         missing, total = sum(map(snapshot.missing, files)), sum(file.size for file in files)
-        check_disk(snapshot, missing)
+        check_download_room(snapshot, missing)
         weights = [file for file in files if file.name.endswith(".safetensors")]
         done = yield from fetch_all(snapshot, [file for file in files if file not in weights], 0, total)
         code = required(table, snapshot.folder)

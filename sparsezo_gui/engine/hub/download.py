@@ -153,7 +153,7 @@ def hub_file(sibling: RepoSibling) -> HubFile:
     return HubFile(sibling.rfilename, sibling.size, hash)
 
 
-def check_disk(snapshot: Snapshot, needed: int) -> None:
+def check_download_room(snapshot: Snapshot, needed: int) -> None:
     """Raises `UserError` if ``needed`` bytes do not fit on the disk of the Hugging Face cache."""
     place = Path(constants.HF_HUB_CACHE)
     while not place.exists():

@@ -63,6 +63,11 @@ class ActivationSubspace(OnText):
         """See `MaskRule.source`."""
         return f"Found on {self.texts_used()}."
 
+    @property
+    def repeats(self) -> int:
+        """See `Calibrated.repeats`."""
+        return self.iterations
+
     def cost(self) -> str:
         """See `MaskRule.cost`."""
         return (

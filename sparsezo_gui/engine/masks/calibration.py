@@ -23,6 +23,16 @@ class Calibrated(MaskRule):
     tokens: int = setting(512, "Maximum length of a sequence.", unit="tokens", ge=8, le=131072, sane=(128, 2048))
 
     @property
+    def repeats(self) -> int:
+        """Forward passes of each sequence: with gradients two, and a backward pass."""
+        return 4 if self.sums else 1
+
+    def work(self, model: FrozenModel, search: Search, own: bool = False) -> int:
+        """See `MaskRule.work`."""
+        texts = zip(self.names, self.passages(model, search), strict=True)
+        return self.repeats * sum(len(each.tokens) for name, text in texts if name in OWN or not own for each in text)
+
+    @property
     def reads_task(self) -> bool:
         """See `MaskRule.reads_task`."""
         return any(name in OWN for name in self.names)

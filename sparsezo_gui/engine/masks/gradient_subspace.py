@@ -72,6 +72,12 @@ class GradientSubspace(ByFisher):
         """See `MaskRule.reads`."""
         return (*super().reads(model, search), self._examples(model, search))
 
+    def work(self, model: FrozenModel, search: Search, own: bool = False) -> int:
+        """See `MaskRule.work`: three passes of each example for its gradient."""
+        from sparsezo_gui.engine.objective import count_tokens
+
+        return super().work(model, search, own) + 3 * sum(map(count_tokens, self._examples(model, search)))
+
     def bases(self, spec: ModelSpec) -> int:
         """See `MaskRule.bases`."""
         return (self.directions or MOST) * self.tuned(spec)

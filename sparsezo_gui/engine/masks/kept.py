@@ -36,19 +36,21 @@ def draws(rule: MaskRule) -> bool:
 
 
 def find_once(
-    rule: MaskRule, model: FrozenModel, search: Search, table: ModelTable
+    rule: MaskRule, model: FrozenModel, search: Search, table: ModelTable, again: bool = False
 ) -> Generator[Progress, None, tuple[Mask, Cost]]:
-    """`find_measured` for the model of ``table``, unless the program found that mask before."""
-    return (yield from KeptMasks(home() / "masks", table, MOST).find(rule, model, search))
+    """`find_measured` for the model of ``table``, unless the program found that mask before; or ``again``."""
+    return (yield from KeptMasks(home() / "masks", table, MOST, again).find(rule, model, search))
 
 
 @dataclass(frozen=True)
 class KeptMasks:
-    """The masks kept in ``folder`` for the model of ``table``: all, or the ``most`` that were used last."""
+    """The masks kept in ``folder`` for the model of ``table``: all, or the ``most`` that were used last. With
+    ``again``, they are found anew."""
 
     folder: Path
     table: ModelTable
     most: int | None = None
+    again: bool = False
 
     def find(self, rule: MaskRule, model: FrozenModel, search: Search) -> Generator[Progress, None, tuple[Mask, Cost]]:
         """`find_measured`, unless the mask was found before."""
@@ -57,11 +59,8 @@ class KeptMasks:
         yield Progress("Reading text for the mask")
         search = replace(search, known={})
         file = self.folder / f"{self._key(rule, model, search)}.safetensors"
-        with suppress(UserError, OSError, ValueError, TypeError):  # damaged or just removed: it is found again
-            cost = Cost(**json.loads(file.with_suffix(".json").read_text(encoding="utf-8")), kept=True)
-            mask = masks.load(file, model.spec.linears, model.fingerprint)
-            file.with_suffix(".json").touch()
-            return mask, cost
+        if found := self._kept(file, model):
+            return found
         mask, measured = yield from find_measured(rule, model, search)
         if self.most and sum(tensor.nbytes for tensor in (*mask.indices.values(), *mask.parts.values())) > LARGEST:
             return mask, measured
@@ -71,6 +70,16 @@ class KeptMasks:
             with suppress(OSError):
                 file.unlink(missing_ok=True)
         return mask, measured
+
+    def _kept(self, file: Path, model: FrozenModel) -> tuple[Mask, Cost] | None:
+        if self.again:
+            return None
+        with suppress(UserError, OSError, ValueError, TypeError):  # damaged or just removed: it is found again
+            cost = Cost(**json.loads(file.with_suffix(".json").read_text(encoding="utf-8")), kept=True)
+            mask = masks.load(file, model.spec.linears, model.fingerprint)
+            file.with_suffix(".json").touch()
+            return mask, cost
+        return None
 
     def _keep(self, file: Path, mask: Mask, cost: Cost) -> None:
         mask.save(file)

@@ -106,6 +106,11 @@ class MaskRule(Variant):
         """All text and examples that the mask depends on, as tokens."""
         return ()
 
+    def work(self, model: FrozenModel, search: Search, own: bool = False) -> int:
+        """Tokens that go through the model to find the mask, a backward pass counted as two forward passes: all, or
+        those of the run's ``own`` examples."""
+        return 0
+
     @abstractmethod
     def tuned(self, spec: ModelSpec) -> int:
         """Number of tuned values in a model of ``spec``, for the memory estimate."""

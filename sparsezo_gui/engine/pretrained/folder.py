@@ -29,7 +29,7 @@ def drafted(out: Path, size: int) -> Iterator[Path]:
     refuse_taken(out)
     try:
         make_folder(out.parent)
-        check_disk(out.parent, size)
+        check_model_room(out.parent, size)
         with drafting(out.parent) as draft:
             yield draft
             for path in draft.rglob("*"):
@@ -77,7 +77,7 @@ def _forget_paths(path: Path) -> None:
         path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
-def check_disk(folder: Path, needed: int) -> None:
+def check_model_room(folder: Path, needed: int) -> None:
     """Raises `UserError` if the disk of ``folder`` has too little room for ``needed`` bytes."""
     free = shutil.disk_usage(folder).free
     if needed + SPARE > free:

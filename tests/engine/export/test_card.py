@@ -35,6 +35,20 @@ def test_it_tells_what_was_done_and_how_to_do_it_again(source):
     assert tomllib.loads(text.split("```toml\n")[1].split("```")[0])["loop"]["steps"] == 123
 
 
+@pytest.mark.parametrize(
+    ("tables", "told"),
+    [
+        ("[mask]\nrule = 'random'", "zeroth-order optimisation (forward passes only)."),
+        ("[mask]\nrule = 'sensitive'", "(forward passes only; before them, the mask was found by gradients)."),
+        ("[mask]\nrule = 'gradient-subspace'", "gradients of training examples were computed once)."),
+        ("[estimator]\nrule = 'first-order'", "steps of Exact gradients"),
+    ],
+)
+def test_it_says_where_gradients_were_computed(source, tables, told):
+    text = model_card(source, loads(tables), 5, 1, METRICS)
+    assert told in text and ("forward passes only" in text) == ("first-order" not in tables)
+
+
 def test_what_tuning_cost_on_general_text_is_told(source):
     text = model_card(source, Recipe(), 2, 1, METRICS, general=GeneralText(2, 1461, 52.5, 63.0))
     assert "Perplexity on 1,461 tokens of general text: 52.5 before, 63 after (+20.0 %).\n" in text

@@ -21,7 +21,7 @@ from sparsezo_gui.engine.export.gguf.written import Rounding
 from sparsezo_gui.engine.files import already_exists, replacing, write_text
 from sparsezo_gui.engine.hub.library import licence_of
 from sparsezo_gui.engine.pretrained.ends import end_tokens
-from sparsezo_gui.engine.pretrained.folder import check_disk
+from sparsezo_gui.engine.pretrained.folder import check_model_room
 from sparsezo_gui.engine.pretrained.gguf.header import read_gguf
 from sparsezo_gui.engine.pretrained.gguf.tokenizer import tokenizer_of
 from sparsezo_gui.engine.runs.folder import RunFolder
@@ -45,7 +45,7 @@ def make(
     with replacing(out, new=True) as draft:
         plan = yield from _planned(session, weights, kind, draft)
         yield Notice(f"The GGUF file will take {size(plan.length)}.")
-        check_disk(out.parent, plan.length)
+        check_model_room(out.parent, plan.length)
         if kind != "same":
             written.begin(draft, plan, source)
         yield from written.fill(draft, plan)
