@@ -64,7 +64,7 @@ PRESETS = (
          "update": EXACT},
     ),
     Preset(
-        "Gradient subspace", "Forward passes along a few directions, found first from gradients of your examples.",
+        "Gradient subspace", "Forward passes along a few directions, found now and then from gradients of examples.",
         {"mask": {"rule": "gradient-subspace", "density": 0, "blocks": "half"}, "estimator": TWO_SIDED,
          "update": NORMALISED},
     ),

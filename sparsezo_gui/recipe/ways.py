@@ -29,7 +29,7 @@ STEPS = {"exact": 100, "lora": 100, "exact-half": 100, "forward-subspace": 250, 
 
 _NO_GRADIENT = "Cannot tune accuracy or other counts, keep examples private, or compute in int8."
 _MANY_STEPS = "Needs many more steps than exact gradients, and usually ends less accurate."
-_ONCE = "Looks at gradients of examples once, at the start, so it cannot keep them private."
+_LOOKS = "Looks at gradients of some examples now and then, so it cannot keep them private."
 _LAST_HALF = "Changes only the last half of the blocks."
 
 
@@ -62,7 +62,7 @@ def ways(recipe: Recipe) -> list[Way]:
     found = [
         Way("forward", "Forward passes only", forward, _MANY_STEPS),
         Way("exact", "Exact gradients", exact, _NO_GRADIENT),
-        Way("forward-subspace", "Forward passes in a gradient subspace", subspace, f"{part} {_ONCE}".strip()),
+        Way("forward-subspace", "Forward passes in a gradient subspace", subspace, f"{part} {_LOOKS}".strip()),
         Way("exact-half", "Exact gradients, last half", half, f"{_LAST_HALF} {_NO_GRADIENT}"),
         Way("lora", "LoRA, exact gradients", lora, f"Changes whole matrices. {_NO_GRADIENT}"),
     ]

@@ -149,7 +149,8 @@ def _method(recipe: Recipe) -> str:
         return recipe.estimator.title
     before = ""
     if recipe.mask.rule == "gradient-subspace":
-        before = "; before them, gradients of training examples were computed once"
+        again = f" and every {recipe.mask.refresh} steps" if recipe.mask.refreshed else ""  # type: ignore[attr-defined]
+        before = f"; before them{again}, gradients of training examples were computed"
     elif recipe.mask.sums:
         before = "; before them, the mask was found by gradients"
     return f"zeroth-order optimisation (forward passes only{before})"

@@ -76,7 +76,7 @@ class GradientSubspace(ByFisher):
         """See `MaskRule.work`: three passes of each example for its gradient."""
         from sparsezo_gui.engine.objective import count_tokens
 
-        return super().work(model, search, own) + 3 * sum(map(count_tokens, self._examples(model, search)))
+        return super().work(model, search, own) + PASSES * sum(map(count_tokens, self._examples(model, search)))
 
     def bases(self, spec: ModelSpec) -> int:
         """See `MaskRule.bases`."""
