@@ -29,7 +29,7 @@ from sparsezo_gui.errors import UserError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
-Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
+Hook = Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,26 @@ class Adapter:
             if self.config["peft_type"] == "LORA":
                 a, b = (self.tensors[f"{prefix}lora_{side}.weight"] for side in "AB")
                 alpha = self.config["alpha_pattern"].get(layer, self.config["lora_alpha"])
-                module.register_forward_hook(_low_rank(a, b, alpha / len(a)))
+                module.register_forward_hook(_low_rank(a, b, alpha / len(a)), with_kwargs=True)
             else:
                 indices, values = (self.tensors[f"{prefix}shira_{part}"] for part in ("indices", "weight"))
                 shape = model.get_parameter(f"{layer}.weight").shape
                 change = torch.sparse_coo_tensor(indices, values, shape, check_invariants=True)
-                module.register_forward_hook(_sparse(change))
+                module.register_forward_hook(_sparse(change), with_kwargs=True)
 
 
 def _low_rank(a: Tensor, b: Tensor, scale: float) -> Hook:
-    return lambda _, inputs, output: output + (inputs[0] @ a.T) @ b.T * scale
+    return lambda _, inputs, named, output: output + (_input(inputs, named) @ a.T) @ b.T * scale
 
 
 def _sparse(change: Tensor) -> Hook:
-    return lambda _, inputs, output: output + (change @ inputs[0].flatten(0, -2).T).T.view_as(output)
+    return lambda _, inputs, named, output: output + (change @ _input(inputs, named).flatten(0, -2).T).T.view_as(output)
+
+
+def _input(inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> Tensor:
+    """The input of a layer, which a model's code may pass by name."""
+    (x,) = (*inputs, *named.values())
+    return x
 
 
 def read(folder: Path) -> Adapter:

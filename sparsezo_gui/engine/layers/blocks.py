@@ -6,6 +6,7 @@ its blocks; with the last block's output in their place, it computes what follow
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,10 +24,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Call:
-    """Arguments of a block besides the hidden states: positions, mask and so on."""
+    """Arguments of a block besides the hidden states: positions, mask and so on. The hidden states come first, or are
+    passed by ``name``."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    name: str = ""
+
+    @staticmethod
+    def split(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Call]:
+        """The hidden states that a model's code passes to a block's ``forward``, and the rest."""
+        if args:
+            return args[0], Call(args[1:], kwargs)
+        name = "hidden_states" if "hidden_states" in kwargs else next(iter(inspect.signature(forward).parameters))
+        return kwargs[name], Call((), {key: value for key, value in kwargs.items() if key != name}, name)
+
+    def made(self, block: Callable[..., Any], hidden: Tensor) -> Any:
+        """What ``block`` gives for ``hidden``."""
+        if self.name:
+            return block(**{self.name: hidden}, **self.kwargs)
+        return block(hidden, *self.args, **self.kwargs)
 
 
 class Blocks:
@@ -50,14 +67,15 @@ class Blocks:
         """Input of the first block, and the other arguments of all blocks."""
         first, calls = torch.empty(0), []
 
-        def look(number: int, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        def look(number: int, *args: Any, **kwargs: Any) -> Any:
             nonlocal first
+            hidden, call = Call.split(self._forwards[number], args, kwargs)
             if number == 0:
                 first = hidden
             if self._wraps is None:
                 with self.held(number):
-                    self._wraps = isinstance(self._forwards[number](hidden, *args, **kwargs), tuple)
-            calls.append(Call(args, kwargs))
+                    self._wraps = isinstance(call.made(self._forwards[number], hidden), tuple)
+            calls.append(call)
             return self._given(hidden)
 
         with self._in_place(look):
@@ -66,7 +84,7 @@ class Blocks:
 
     def run(self, number: int, hidden: Tensor, call: Call) -> Tensor:
         """Output of block ``number`` for ``hidden``."""
-        out = self.blocks[number](hidden, *call.args, **call.kwargs)
+        out = call.made(self.blocks[number], hidden)
         states: Tensor = out[0] if isinstance(out, tuple) else out
         return states
 
@@ -80,7 +98,7 @@ class Blocks:
 
     def leave(self, hidden: Tensor, **inputs: Tensor) -> tuple[Tensor, Head]:
         """`split_pass`, starting from the output of the last block."""
-        with self._in_place(lambda _number, _hidden, *_args, **_kwargs: self._given(hidden)):
+        with self._in_place(lambda _number, *_args, **_kwargs: self._given(hidden)):
             return split_pass(self.module, self.body, **inputs)
 
     def held(self, number: int) -> AbstractContextManager[None]:

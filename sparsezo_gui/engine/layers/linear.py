@@ -44,6 +44,11 @@ class FrozenLinear(nn.Module):
         self.frozen = frozen
         self.spans = spans_of(frozen, self.dtype)
 
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        """As of any module. A model's own code may pass x by the name that the layer it wrote has for it; hooks get it
+        as the first argument all the same."""
+        return super().__call__(*args, *named.values())
+
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (points · batch, …, in) to (points · batch, …, out)."""
         if torch.is_grad_enabled() and x.requires_grad:

@@ -74,9 +74,9 @@ class Rows(nn.Embedding):
 
     table: Tensor
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Rows of the table."""
-        return F.embedding(ids, self.table).to(self.weight.dtype)
+        return F.embedding(input, self.table).to(self.weight.dtype)
 
 
 def _look_up_in_rows(embedding: Any, dtype: torch.dtype) -> None:
@@ -95,9 +95,9 @@ class Head(nn.Module):
         self.table, self.bias, self.weight = table, bias, _nothing(table, dtype)
         self.spans = spans_of(DenseWeight(table), dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``x`` (…, hidden) to (…, tokens)."""
-        return cast("Tensor", _Product.apply(x, self))  # type: ignore[no-untyped-call]
+    def forward(self, input: Tensor) -> Tensor:
+        """``input`` (…, hidden) to (…, tokens)."""
+        return cast("Tensor", _Product.apply(input, self))  # type: ignore[no-untyped-call]
 
 
 class _Product(torch.autograd.Function):
