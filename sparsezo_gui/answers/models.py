@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +52,7 @@ class Found:
     """Whether tuning a model fits this computer: see `MemoryEstimate.verdict`."""
     problem: str = ""
     """Why a model cannot be tuned here, in a sentence."""
-    config: bytes = field(default=b"", repr=False)
+    config: builtins.bytes = field(default=b"", repr=False)
     """Content of a model's config.json, from which ``fit`` follows; empty if it was not read."""
 
 

@@ -151,24 +151,30 @@ def load(table: ModelTable) -> Generator[Progress, None, FrozenModel]:
             devices.give_back_freed()
             yield Progress("Loading the model", done, len(source.spec.linears), "layers")
     devices.give_back_freed()
-    # What is left are embeddings, head and norms; the frozen weights are no parameters any more and keep their bits.
-    # Buffers stay as they are: rotary frequencies must not lose bits.
-    # Each is copied, since one view into the mapped file would keep all its pages in this process; a table is read
-    # anew, since looking at its view would map as much memory again.
-    for name, parameter in module.named_parameters():
-        if not source.mapped:  # to make a table dense again takes long
-            held = parameter.to(device, own.get(name, dtype))
-        else:
-            held = checkpoint.read(name) if name in own else parameter.to(device, dtype, copy=True)
-        if not finite(held):
-            raise _not_finite(source, name)
-        parameter.data = held
-    tables.hold(module, own, dtype)
+    _hold_rest(model, own)
     if streamed:
         stream(model)
     module.eval().requires_grad_(False)
     devices.give_back_freed()
     return model
+
+
+def _hold_rest(model: FrozenModel, own: dict[str, torch.dtype]) -> None:
+    """Holds embeddings, head and norms; those in ``own`` with a type of their own.
+
+    The frozen weights are no parameters any more and keep their bits. Buffers stay as they are: rotary frequencies must
+    not lose bits. Each is copied, since one view into the mapped file would keep all its pages in this process; a table
+    is read anew, since looking at its view would map as much memory again.
+    """
+    for name, parameter in model.module.named_parameters():
+        if not model.source.mapped:  # to make a table dense again takes long
+            held = parameter.to(model.device, own.get(name, model.dtype))
+        else:
+            held = model.checkpoint.read(name) if name in own else parameter.to(model.device, model.dtype, copy=True)
+        if not finite(held):
+            raise _not_finite(model.source, name)
+        parameter.data = held
+    tables.hold(model.module, own, model.dtype)
 
 
 def stream(model: FrozenModel) -> None:

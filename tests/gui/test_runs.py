@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import in_colours_of_the_theme
-from PySide6.QtCore import QPoint, QSettings, Qt
-from PySide6.QtGui import QContextMenuEvent
-from PySide6.QtTest import QTest
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QDialog, QFileDialog, QLabel, QPlainTextEdit, QTreeWidget
 from standin import listed, past
 
@@ -26,7 +24,6 @@ from sparsezo_gui.gui.widgets.comparison import RunView
 from sparsezo_gui.gui.widgets.exchange import AnswerSettings, Exchange, columns
 from sparsezo_gui.gui.widgets.probes import Probes
 from sparsezo_gui.gui.widgets.run_columns import COLUMNS
-from sparsezo_gui.gui.widgets.run_tree import RunTree
 from sparsezo_gui.gui.worker import Engine
 from sparsezo_gui.recipe import Recipe, dump
 from sparsezo_gui.recipe import events as e
@@ -204,19 +201,6 @@ def test_what_cannot_be_shared_leaves_the_file_that_was_there(window, runs, find
     click("Save the shared run")
     qtbot.waitUntil(lambda: window.page("runs").banner.text == "The journal is damaged.")
     assert old.read_text() == "old"
-
-
-def test_a_long_name_hides_nothing(window, runs, find, engine, workspace, qtbot):
-    window.resize(1280, 720)
-    engine.run_list[0] = dataclasses.replace(engine.run_list[0], name="a name that tells all that was tried " * 2)
-    workspace.run.list_runs()
-    tree = find("Runs")
-    qtbot.waitUntil(lambda: find("Selected run").text().startswith("a name"))
-    qtbot.wait(20)
-    assert set(columns_of(tree)) > {"Run", "Model", "Data", "Method", "Result"}
-    assert tree.horizontalScrollBar().maximum() == 0
-    title = find("Selected run", QLabel)
-    assert title.height() >= title.heightForWidth(title.width()) > title.fontMetrics().height()
 
 
 def test_a_damaged_run_says_what_is_wrong_and_offers_nothing(window, runs, find):
@@ -544,71 +528,6 @@ def shown(tree):
     return [item.text(0) for item in items if not item.isHidden()]
 
 
-def test_runs_are_sorted_and_searched(window, runs, find, enter, engine, workspace, tmp_path, qtbot):
-    tree = tree_of(window)
-    engine.run_list += [
-        listed(tmp_path / "b", "Apple", 900, model="SmolLM2", tags=("paper",), curve=(0.2, 0.9)),
-        listed(tmp_path / "c", "zebra", 5, model="Qwen3"),
-    ]
-    workspace.run.list_runs()
-    qtbot.waitUntil(lambda: tree.topLevelItemCount() == 4)
-    header = tree.header()
-    choose_column(tree, "Step")
-    for title, ascending in (("Run", ["Apple", "broken", "yesterday", "zebra"]),
-                             ("Step", ["broken", "zebra", "yesterday", "Apple"])):  # fmt: skip
-        place = header.sectionViewportPosition(COLUMNS.index(title)) + 12
-        for wanted in (ascending, ascending[::-1]):
-            for _ in range(2):
-                if shown(tree) != wanted:
-                    qtbot.mouseClick(header.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(place, 8))
-            assert shown(tree) == wanted
-    for words, wanted in (("paper", ["Apple"]), ("SMOL app", ["Apple"]), ("slower", ["yesterday"]), ("none", [])):
-        enter("Search runs", words)
-        assert shown(tree) == wanted
-    assert find("Nothing found").isVisible()
-    find("Search runs").clear()
-    assert len(shown(tree)) == 4
-
-
-def columns_of(tree):
-    return [title for place, title in enumerate(COLUMNS) if not tree.isColumnHidden(place)]
-
-
-def choose_column(tree, title):
-    """Clicks on an entry of the header's context menu."""
-    header = tree.header()
-    QApplication.sendEvent(header.viewport(), QContextMenuEvent(QContextMenuEvent.Reason.Mouse, QPoint(9, 9),
-                           header.viewport().mapToGlobal(QPoint(9, 9))))  # fmt: skip
-    menu = QApplication.activePopupWidget()
-    (action,) = (each for each in menu.actions() if each.text() == title)
-    QTest.mouseClick(menu, Qt.MouseButton.LeftButton, pos=menu.actionGeometry(action).center())
-    assert not menu.isVisible()
-
-
-def test_columns_are_those_that_fit_until_others_are_chosen(window, runs, qtbot):
-    window.resize(1280, 720)
-    tree = tree_of(window)
-    qtbot.waitUntil(lambda: tree.horizontalScrollBar().maximum() == 0)
-    narrow = columns_of(tree)
-    assert narrow[:5] == ["Run", "Model", "Data", "Method", "Result"]
-    window.resize(1900, 720)
-    qtbot.waitUntil(lambda: len(columns_of(tree)) > len(narrow))
-    assert tree.horizontalScrollBar().maximum() == 0
-    wide = columns_of(tree)
-    choose_column(tree, "Method")
-    chosen = columns_of(tree)
-    assert chosen == [title for title in wide if title != "Method"]
-    window.resize(1280, 720)
-    qtbot.wait(50)
-    again = RunTree(QSettings())
-    qtbot.addWidget(again)
-    again.resize(900, 300)
-    again.show()
-    assert columns_of(tree) == columns_of(again) == chosen, "they are kept for the next start"
-    choose_column(tree, "Show what fits")
-    assert columns_of(tree) == narrow
-
-
 def test_a_run_is_renamed_and_tagged(window, runs, find, click, engine, qtbot):
     click("Rename or tag the run")
     name, tags = find("Name of the run"), find("Tags of the run")
@@ -637,20 +556,6 @@ def test_a_run_that_goes_on_is_not_deleted(window, runs, find, click, workspace,
     click("Refresh runs")
     qtbot.waitUntil(lambda: find("Run details").text().startswith("Running"))
     assert not find("Delete this run").isEnabled() and find("Rename or tag the run").isEnabled()
-
-
-def test_the_menu_of_a_run(window, runs, find, engine, qtbot):
-    tree = tree_of(window)
-    place = tree.visualItemRect(tree.topLevelItem(0)).center()
-    tree.customContextMenuRequested.emit(place)
-    menu = QApplication.activePopupWidget()
-    entries = {action.text(): action for action in menu.actions()}
-    assert list(entries) == ["Show curves", "Resume", "Branch…", "Export…", "Share…", "Rename and tag…",
-                             "Show in file manager", "Delete…", "", "Columns"]  # fmt: skip
-    entries["Rename and tag…"].trigger()
-    menu.close()
-    assert find("Name of the run").text() == "yesterday"
-    find("Name of the run").window().close()
 
 
 def test_selected_runs_are_compared(window, runs, find, workspace, qtbot):

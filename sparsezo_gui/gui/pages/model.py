@@ -48,32 +48,7 @@ class ModelPage(Page):
             each.itemClicked.connect(self._chosen)
             each.itemActivated.connect(self._chosen)
         self._empty = label("", "dim", wrap=True)
-        left = self._make_choice()
-
-        self._title = label("", "figure", wrap=True, name="Selected model")
-        self._facts = QGridLayout()
-        self._facts.setHorizontalSpacing(2 * GRID)
-        self._facts.setVerticalSpacing(GRID // 2)
-        self._facts.setColumnStretch(1, 1)
-        self._problem = label("", "error", wrap=True, name="Model problem")
-        self._bits = Combo("Bits per weight")
-        self._bits.fill(BITS, _precision(workspace.recipe.model))
-        self._bits.currentIndexChanged.connect(self._set_precision)
-        self._device = Combo("Device")
-        self._device.currentIndexChanged.connect(lambda: self._set(device=self._device.currentData()))
-        self._revision = SettingField("revision", ModelTable.model_fields["revision"], "model")
-        self._trust = SettingField("trust_remote_code", ModelTable.model_fields["trust_remote_code"], "model")
-        for field in (self._revision, self._trust):
-            field.edited.connect(lambda name, value: self._set(**{name: value}))
-        right = card(
-            self._title, self._facts, self._problem, GRID, label("Precision and device", "heading"),
-            row(column(label("Bits per weight"), self._bits, spacing=4),
-                column(label("Device"), self._device, spacing=4), spacing=2 * GRID),
-            label("Fewer bits need less memory; int8 is fastest without a GPU. The tuned weights always keep full "
-                  "precision.", "hint", wrap=True),
-            self._revision, self._trust, None,
-        )  # fmt: skip
-        main = Sides(left, right, stacked=NARROW, spacing=2 * GRID)
+        main = Sides(self._make_choice(), self._make_detail(), stacked=NARROW, spacing=2 * GRID)
         main.box.setStretch(0, 5)
         main.box.setStretch(1, 6)
         self.body.addWidget(main, 1)
@@ -87,6 +62,32 @@ class ModelPage(Page):
         workspace.on(EstimateMemory, call=self._offer)
         workspace.recipe_changed.connect(self._refresh)
         self._refresh()
+
+    def _make_detail(self) -> QWidget:
+        """The selected model: its facts, precision and device."""
+        self._title = label("", "figure", wrap=True, name="Selected model")
+        self._facts = QGridLayout()
+        self._facts.setHorizontalSpacing(2 * GRID)
+        self._facts.setVerticalSpacing(GRID // 2)
+        self._facts.setColumnStretch(1, 1)
+        self._problem = label("", "error", wrap=True, name="Model problem")
+        self._bits = Combo("Bits per weight")
+        self._bits.fill(BITS, _precision(self._workspace.recipe.model))
+        self._bits.currentIndexChanged.connect(self._set_precision)
+        self._device = Combo("Device")
+        self._device.currentIndexChanged.connect(lambda: self._set(device=self._device.currentData()))
+        self._revision = SettingField("revision", ModelTable.model_fields["revision"], "model")
+        self._trust = SettingField("trust_remote_code", ModelTable.model_fields["trust_remote_code"], "model")
+        for field in (self._revision, self._trust):
+            field.edited.connect(lambda name, value: self._set(**{name: value}))
+        return card(
+            self._title, self._facts, self._problem, GRID, label("Precision and device", "heading"),
+            row(column(label("Bits per weight"), self._bits, spacing=4),
+                column(label("Device"), self._device, spacing=4), spacing=2 * GRID),
+            label("Fewer bits need less memory; int8 is fastest without a GPU. The tuned weights always keep full "
+                  "precision.", "hint", wrap=True),
+            self._revision, self._trust, None,
+        )  # fmt: skip
 
     def _make_choice(self) -> QWidget:
         """The models on this computer, others by name, and those on the Hub; below them a download."""

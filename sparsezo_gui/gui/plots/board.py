@@ -59,6 +59,19 @@ class Board(QWidget):
             grid.addItem(panel, 1, index)
         grid.layout.setRowStretchFactor(0, 8)
         grid.layout.setRowStretchFactor(1, 5)
+        self._make_curves()
+        self._follows, self._linking = True, False
+        for panel in self.panels:
+            panel.disableAutoRange("x")
+            panel.view.setAutoVisible(y=True)
+            panel.view.sigXRangeChanged.connect(self._x_changed)
+            panel.view.sigRangeChangedManually.connect(self._taken_over)
+            panel.view.reset.connect(self.show_all)
+        self._mouse = pg.SignalProxy(self._view.scene().sigMouseMoved, rateLimit=30, slot=self._moved)
+        theme().changed.connect(self.repaint_all)
+        self.repaint_all()
+
+    def _make_curves(self) -> None:
         self.loss.add_legend()
         self._trials = self.loss.line("dim")
         self._raw = self.loss.line("faint", "per step")
@@ -72,16 +85,6 @@ class Board(QWidget):
         self._capacity = self.memory.level(dashed=True, name="limit")
         self._median, self._high = self.latency.level(dashed=False), self.latency.level(dashed=True)
         self._base = self.extra.level(dashed=True, name="base")
-        self._follows, self._linking = True, False
-        for panel in self.panels:
-            panel.disableAutoRange("x")
-            panel.view.setAutoVisible(y=True)
-            panel.view.sigXRangeChanged.connect(self._x_changed)
-            panel.view.sigRangeChangedManually.connect(self._taken_over)
-            panel.view.reset.connect(self.show_all)
-        self._mouse = pg.SignalProxy(self._view.scene().sigMouseMoved, rateLimit=30, slot=self._moved)
-        theme().changed.connect(self.repaint_all)
-        self.repaint_all()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """The small plots share the width equally, regardless of their titles and tick labels."""

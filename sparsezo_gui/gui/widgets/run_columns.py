@@ -25,6 +25,7 @@ class Columns(QHeaderView):
         self.setSectionsClickable(True)
         self.setStretchLastSection(False)
         self.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        self.setAccessibleName("Columns of the list of runs")
         self.setToolTip("Right-click to choose columns.")
 
     @property
