@@ -258,7 +258,7 @@ class Recipe(Settings):
     @property
     def cost(self) -> int:
         """Cost of a step in forward passes of a batch; a backward pass counts as two."""
-        basis = self.mask.refresh_cost(self.loop.batch_size)
+        basis = self.mask.refresh_cost(self.loop.steps, self.loop.batch_size)
         return self.estimator.cost + self.update.forward_passes + self.selection.cost + basis
 
     @property

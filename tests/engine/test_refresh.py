@@ -14,7 +14,7 @@ from sparsezo_gui.engine.runs.share import share
 from sparsezo_gui.engine.session.loading import data_of
 from sparsezo_gui.engine.session.opening import open_session
 from sparsezo_gui.engine.zo.batches import shuffled_batch
-from sparsezo_gui.recipe import build, dump, loads
+from sparsezo_gui.recipe import build, dump, loads, with_settings
 from sparsezo_gui.recipe import events as e
 from tests.engine.conftest import finish, of
 from tests.engine.test_loop import at, resume, train
@@ -107,6 +107,7 @@ def test_they_are_those_of_the_values_at_that_step_and_of_the_examples_to_come(r
 def test_it_is_counted_in_passes_and_memory():
     fixed, again = (build({"mask": {"rule": "gradient-subspace", "refresh": every}}) for every in (0, 100))
     assert (fixed.cost, again.cost) == (2, 3), "512 examples are 32 batches, three passes each, in 100 steps"
+    assert with_settings(again, ["loop.steps=100"]).cost == 2
     assert (fixed.state_vectors, again.state_vectors) == (0, 8)
     assert not fixed.backwards and again.backwards and not again.estimator.backwards
     parts = [{part.name for part in planning.estimate(each).parts} for each in (fixed, again)]

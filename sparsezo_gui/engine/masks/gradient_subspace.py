@@ -91,9 +91,9 @@ class GradientSubspace(ByFisher):
         """See `MaskRule.due`."""
         return self.refresh > 0 and step > 1 and (step - 1) % self.refresh == 0
 
-    def refresh_cost(self, batch_size: int) -> int:
+    def refresh_cost(self, steps: int, batch_size: int) -> int:
         """See `MaskRule.refresh_cost`."""
-        return math.ceil(PASSES * self.examples / (batch_size * self.refresh)) if self.refresh else 0
+        return math.ceil(PASSES * self.examples / (batch_size * self.refresh)) if 0 < self.refresh < steps else 0
 
     def source(self) -> str:
         """See `MaskRule.source`."""

@@ -128,8 +128,8 @@ class MaskRule(Variant):
         """Whether the basis is found again right before ``step``."""
         return False
 
-    def refresh_cost(self, batch_size: int) -> int:
-        """Cost of that in forward passes of a batch, for each step, rounded up."""
+    def refresh_cost(self, steps: int, batch_size: int) -> int:
+        """Cost of that in forward passes of a batch, for each of so many steps, rounded up."""
         return 0
 
     @abstractmethod

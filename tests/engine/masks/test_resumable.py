@@ -75,7 +75,7 @@ def hash_of(path):
 @pytest.mark.slow
 def test_killed_in_the_middle(home, tmp_path):
     command = [sys.executable, "-m", "sparsezo_gui.cli", "mask", "starter", "--out", str(tmp_path / "mask.safetensors"),
-               "--set", "mask.sequences=8", "--set", "mask.tokens=128"]  # fmt: skip
+               "--set", "mask.sequences=8", "--set", "mask.tokens=128", "--again"]  # fmt: skip
     assert cli.main(command[3:]) == 0
     whole = hash_of(tmp_path / "mask.safetensors")
     (tmp_path / "mask.safetensors").unlink()
