@@ -25,7 +25,7 @@ class Panel(pg.PlotItem):  # type: ignore[misc]
         self.view = View()
         axes = {place: Axis(orientation=place) for place in ("left", "bottom")}
         super().__init__(viewBox=self.view, axisItems=axes, enableMenu=False)
-        self._titles = (title,)
+        self._titles: tuple[str, ...] = (title,)
         self.log = False
         self._curves: list[tuple[pg.PlotDataItem, str, float, bool]] = []
         self._bands: list[tuple[pg.FillBetweenItem, str]] = []

@@ -77,7 +77,8 @@ class Title(pg.LabelItem):  # type: ignore[misc]
     texts that fits, or else the last one, elided."""
 
     def __init__(self, parent: pg.PlotItem) -> None:
-        self._texts, self._room = ("",), math.nan
+        self._texts: tuple[str, ...] = ("",)
+        self._room = math.nan
         super().__init__("", parent=parent)
 
     def updateMin(self) -> None:
