@@ -224,7 +224,9 @@ def checkpoints() -> None:
 def measure(part: str, settings: list[str]) -> dict[str, float]:
     """Runs one part in a fresh process with settings and runs of its own."""
     with tempfile.TemporaryDirectory() as home:
-        environment = {**os.environ, "SPARSEZO_HOME": home, "XDG_CONFIG_HOME": home, "SPAWNED": str(time.time())}
+        # An installed program has its bytecode, whatever this shell says.
+        kept = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+        environment = {**kept, "SPARSEZO_HOME": home, "XDG_CONFIG_HOME": home, "SPAWNED": str(time.time())}
         words = [sys.executable, str(Path(__file__)), "--inside", part, *settings]
         done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, timeout=LONGEST)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
