@@ -24,10 +24,11 @@ def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-def test_the_window_is_imported_without_torch():
-    heavy = "torch", "transformers", "bitsandbytes", "datasets", "sparsezo_gui.engine.training"
+def test_the_window_is_imported_and_its_recipe_built_without_what_takes_seconds():
+    heavy = "torch", "transformers", "bitsandbytes", "datasets", "huggingface_hub", "sparsezo_gui.engine.training"
     code = (
-        f"import sys, sparsezo_gui.gui.app, sparsezo_gui.gui.pages.run; print([m for m in {heavy} if m in sys.modules])"
+        "import sys, sparsezo_gui.gui.app, sparsezo_gui.gui.pages.run\nfrom sparsezo_gui.recipe import load\n"
+        f"load('starter'); print([m for m in {heavy} if m in sys.modules])"
     )
     done = python("-W", "error", "-c", code)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")

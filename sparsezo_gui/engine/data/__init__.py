@@ -25,7 +25,8 @@ anything beyond the `limits` of the model), and `rendering` shows an example as 
 
 `prompts` encodes a prompt for a tuned model as its examples were, up to where the answer would start.
 
-Nothing here imports torch; `datasets` and `transformers` are imported on first use.
+Nothing here imports torch; `datasets`, `transformers` and `huggingface_hub` are imported on first use, since building
+any recipe imports this package.
 """
 
 from sparsezo_gui.answers import DataPreview, Task

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from sparsezo_gui import resources
-from sparsezo_gui.engine.data import hub_data, readers
+from sparsezo_gui.engine.data import readers
 from sparsezo_gui.engine.data.record import Part
 from sparsezo_gui.engine.files import refuse_links
 from sparsezo_gui.errors import UserError, did_you_mean
@@ -72,6 +72,8 @@ def _files(paths: list[Path]) -> Part:
 
 
 def _hub(name: str, configuration: str, stream: bool) -> dict[str, Part]:
+    from sparsezo_gui.engine.data import hub_data
+
     loaded = hub_data.load(name, configuration, stream)
     splits: dict[str, str] = {}
     for split in loaded:
