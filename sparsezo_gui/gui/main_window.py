@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from PySide6.QtCore import QByteArray, QSize, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import QCloseEvent, QDesktopServices
@@ -27,8 +27,6 @@ from sparsezo_gui.gui.focus import move_focus
 from sparsezo_gui.gui.formatting import out_of
 from sparsezo_gui.gui.menus import Menus
 from sparsezo_gui.gui.pages import PAGES, make_page
-from sparsezo_gui.gui.pages.export import ExportPage
-from sparsezo_gui.gui.pages.run import RunPage
 from sparsezo_gui.gui.problems import Problem, explain
 from sparsezo_gui.gui.record import STATES, RunRecord
 from sparsezo_gui.gui.requests import LoadEngine
@@ -45,6 +43,10 @@ from sparsezo_gui.gui.widgets.tour import Tour
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import dump, load
 from sparsezo_gui.recipe.events import Stop
+
+if TYPE_CHECKING:  # pages are imported when they are first needed, after the first paint: their plots take a while
+    from sparsezo_gui.gui.pages.export import ExportPage
+    from sparsezo_gui.gui.pages.run import RunPage
 
 
 class MainWindow(QMainWindow):
@@ -133,9 +135,7 @@ class MainWindow(QMainWindow):
         self._next.show_page(name)
 
     def _export(self, folder: Path, step: int) -> None:
-        page = self.page("export")
-        assert isinstance(page, ExportPage)
-        page.choose(folder, step)
+        cast("ExportPage", self.page("export")).choose(folder, step)
         self.go("export")
 
     # Recipes and runs

@@ -151,7 +151,8 @@ class Pages(Run):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ticks, self.went, self.switches = 0, 0.0, []
+        self.ticks, self.went, self.name = 0, 0.0, ""
+        self.switches: dict[str, list[float]] = {name: [] for name in PAGES}
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         if self.went and event.type() == QEvent.Type.Paint and isinstance(watched, Page):
@@ -164,19 +165,21 @@ class Pages(Run):
             return "done"
         self.ticks += 1
         if self.ticks % SWITCH == 0:
-            name = list(PAGES)[self.ticks // SWITCH % len(PAGES)]
-            self.window.page(name).installEventFilter(self)
+            self.name = list(PAGES)[self.ticks // SWITCH % len(PAGES)]
+            self.window.page(self.name).installEventFilter(self)
             self.went = time.perf_counter()
-            self.window.go(name)
+            self.window.go(self.name)
         return doing
 
     def painted(self) -> None:
         if self.went:
-            self.switches.append(1000 * (time.perf_counter() - self.went))
+            self.switches[self.name].append(1000 * (time.perf_counter() - self.went))
             self.went = 0.0
 
     def found(self) -> dict[str, object]:
-        return {**summary(self.switches, p50=0.5, p95=0.95), "switches": len(self.switches)}
+        every = [time for times in self.switches.values() for time in times]
+        pages = {name: round(statistics.median(times), 1) for name, times in self.switches.items() if times}
+        return {**summary(every, p50=0.5, p95=0.95), "switches": len(every), "median": pages}
 
 
 INSIDE = {"first": First, "loading": Loading, "run": Run, "pages": Pages}

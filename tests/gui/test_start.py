@@ -25,9 +25,12 @@ def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 def test_the_window_is_imported_and_its_recipe_built_without_what_takes_seconds():
-    heavy = "torch", "transformers", "bitsandbytes", "datasets", "huggingface_hub", "sparsezo_gui.engine.training"
+    heavy = (
+        "torch", "transformers", "bitsandbytes", "datasets", "huggingface_hub", "pyqtgraph",
+        "sparsezo_gui.engine.training",
+    )  # fmt: skip
     code = (
-        "import sys, sparsezo_gui.gui.app, sparsezo_gui.gui.pages.run\nfrom sparsezo_gui.recipe import load\n"
+        "import sys, sparsezo_gui.gui.app, sparsezo_gui.gui.pages.model\nfrom sparsezo_gui.recipe import load\n"
         f"load('starter'); print([m for m in {heavy} if m in sys.modules])"
     )
     done = python("-W", "error", "-c", code)
