@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from html import escape
 from math import ceil
+from typing import Any
 
 from PySide6.QtCore import QPointF, QSize, Qt
 from PySide6.QtGui import QPainter, QPaintEvent, QTextLayout
@@ -23,6 +24,7 @@ LONGEST = 20_000  # characters of a label, since Qt lays out all of it
 LONGEST_NAME = 500
 LONGEST_TIP = 2000
 WIDEST = 640  # pixels, upper limit of a label's minimum width
+KEPT = 8  # layouts of a label
 _LONG_WORD = re.compile(r"([^\s/\\-]{48})(?=[^\s/\\-])")
 _PERCENT = re.compile(r"(?<=\d) %")
 _SPACES = "\n\t\u00a0\u2009\u202f"  # used in our own sentences
@@ -79,6 +81,7 @@ class Label(QLabel):
     def __init__(self, text: str = "", read: bool = False) -> None:
         super().__init__()
         self._read, self._text = read, ""
+        self._laid: dict[tuple[Any, ...], tuple[QTextLayout, float]] = {}
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setText(text)
 
@@ -128,5 +131,13 @@ class Label(QLabel):
         layout.draw(painter, QPointF(room.left(), top))
 
     def _lay_out(self, width: int) -> tuple[QTextLayout, float]:
+        """The lines, kept for the last few widths: Qt asks for heights dozens of times when a page is shown."""
         align = QStyle.visualAlignment(self.layoutDirection(), self.alignment())
-        return lay_out(super().text(), self.font(), max(width, 1), align & Qt.AlignmentFlag.AlignHorizontal_Mask)
+        align &= Qt.AlignmentFlag.AlignHorizontal_Mask
+        text, font, width = super().text(), self.font(), max(width, 1)
+        key = text, font.key(), width, align, self.logicalDpiY()
+        if key not in self._laid:
+            if len(self._laid) == KEPT:
+                self._laid.clear()
+            self._laid[key] = lay_out(text, font, width, align)
+        return self._laid[key]
