@@ -20,12 +20,14 @@ from sparsezo_gui.engine.forward import PACK_ROWS, SMALL_ROWS
 from sparsezo_gui.engine.frozen import FrozenModel
 from sparsezo_gui.engine.general import general_text
 from sparsezo_gui.engine.generate import ROOM
+from sparsezo_gui.engine.gradient import gradient
 from sparsezo_gui.engine.hub import library
 from sparsezo_gui.engine.hub.cache import tokenizer_folder
 from sparsezo_gui.engine.hub.library import spec_of, usable_code
 from sparsezo_gui.engine.layers.streamed import needed
 from sparsezo_gui.engine.masks.rule import Search
 from sparsezo_gui.engine.objective import count_scored, count_tokens, packs_of, points_at_once
+from sparsezo_gui.engine.objectives.likelihood import Likelihood
 from sparsezo_gui.engine.pretrained.source import refuse_other_kinds
 from sparsezo_gui.engine.pretrained.spec import ModelSpec
 from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
@@ -197,6 +199,9 @@ def measured(session: Session, data: TaskData) -> Generator[Event, None, MemoryE
         with torch.no_grad(), session.tuned.applied():
             for pack in others:
                 objective.measure(model, pack)
+        if recipe.mask.refreshed:  # with one backward pass, as large as any of those for its directions
+            with session.tuned.applied():
+                gradient(model, session.tuned, Likelihood(), batch)
     search = memory.search_bytes(recipe, model.source.spec, model.dtype.itemsize)
     parts = (
         Part("Model and program", held, "Measured: the loaded model, its tuned values, Python and its libraries."),

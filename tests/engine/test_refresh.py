@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sparsezo_gui.engine import planning
+from sparsezo_gui.engine.gradient import gradient
 from sparsezo_gui.engine.masks.gradient_subspace import directions
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
@@ -119,3 +120,11 @@ def test_a_recipe_from_before_means_what_it_meant():
     before = "\n".join(line for line in written.splitlines() if not line.startswith("refresh"))
     assert before != written.strip() and loads(before).mask.refresh == 0
     assert build({"mask": {"rule": "gradient-subspace"}}).mask.refresh == 100
+
+
+@pytest.mark.parametrize("every", [0, EVERY])
+def test_the_measured_fit_goes_backwards_as_the_run_does(make, monkeypatch, every):
+    counted = []
+    monkeypatch.setattr(planning, "gradient", lambda *given: counted.append(given) or gradient(*given))
+    recipe = with_settings(made_of(make), [f"mask.refresh={every}"])
+    assert finish(planning.measure(recipe)).measured and len(counted) == bool(every)
