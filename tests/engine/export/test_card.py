@@ -40,7 +40,14 @@ def test_it_tells_what_was_done_and_how_to_do_it_again(source):
     [
         ("[mask]\nrule = 'random'", "zeroth-order optimisation (forward passes only)."),
         ("[mask]\nrule = 'sensitive'", "(forward passes only; before them, the mask was found by gradients)."),
-        ("[mask]\nrule = 'gradient-subspace'", "gradients of training examples were computed once)."),
+        (
+            "[mask]\nrule = 'gradient-subspace'",
+            "; before them and every 100 steps, gradients of training examples were computed).",
+        ),
+        (
+            "[mask]\nrule = 'gradient-subspace'\nrefresh = 0",
+            "; before them, gradients of training examples",
+        ),
         ("[estimator]\nrule = 'first-order'", "steps of Exact gradients"),
     ],
 )
