@@ -90,7 +90,7 @@ def test_the_adapter_of_a_gguf_model_is_compared_with_the_run(run_of, tmp_path):
 
 
 def test_an_adapter_that_computes_something_else_is_told(run_of, tmp_path, monkeypatch):
-    monkeypatch.setattr(adapter, "_low_rank", lambda a, b, scale: lambda _, inputs, output: -output)
+    monkeypatch.setattr(adapter, "_low_rank", lambda a, b, scale: lambda _, inputs, named, output: -output)
     assert "0 of 2 prompts give the same tokens" in export(run_of("lora"), tmp_path / "out.gguf")[-1]
 
 

@@ -154,7 +154,7 @@ def test_a_damaged_adapter_never_appears(run_of, tmp_path, monkeypatch):
 
 
 def test_an_adapter_that_computes_something_else_is_told(run_of, tmp_path, monkeypatch):
-    monkeypatch.setattr(adapter, "_low_rank", lambda a, b, scale: lambda _, inputs, output: -output)
+    monkeypatch.setattr(adapter, "_low_rank", lambda a, b, scale: lambda _, inputs, named, output: -output)
     told = finish(export_run(run_of("lora").path, "peft", tmp_path / "out"))["told"]
     assert "0 of 2 prompts give the same tokens" in told[-1]
 
