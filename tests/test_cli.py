@@ -484,7 +484,7 @@ def test_auto_can_be_a_users_default(run, recipe_file, monkeypatch, value, told)
 def test_rates_are_tried_and_told(run, recipe_file):
     code, lines, _ = run("rates", recipe_file, "--steps", 2, "--json")
     (found,) = objects(lines)
-    assert code == 0 and {"rungs", "base", "steps", "rate", "lowered"} == found.keys() and found["steps"] == 2
+    assert code == 0 and {"rungs", "base", "steps", "rate", "lowered", "passes"} == found.keys() and found["steps"] == 2
     assert {"rate", "loss", "stable", "steps", "losses"} == found["rungs"][0].keys()
     code, lines, _ = run("rates", recipe_file, "--steps", 1)
     assert code == 0 and lines[0].startswith(("Learning rate ", "No learning rate ")) and " 1 steps  loss " in lines[1]

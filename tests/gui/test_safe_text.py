@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PySide6.QtCore import QAbstractItemModel, QAbstractListModel, QEvent, QModelIndex, Qt
+from PySide6.QtCore import QAbstractItemModel, QAbstractListModel, QEvent, QModelIndex, QSettings, Qt
 from PySide6.QtGui import QAction, QHelpEvent, QTextDocument
 from PySide6.QtGui import Qt as TextQt
 from PySide6.QtWidgets import (
@@ -304,7 +304,7 @@ def test_a_legend_and_the_tips_of_curves_and_buttons_show_what_they_are_told(qtb
     for _ in range(2):
         assert [entry.item.toPlainText() for _, entry in overlay.panel.legend.items] == [f"{NAME[:23]}…"] * 2
         overlay.panel.repaint_all()
-    tree = RunTree()
+    tree = RunTree(QSettings())
     qtbot.addWidget(tree)
     tree.show_runs([listed(tmp_path / "run", metric=NAME)], "")
     assert seen(tree.topLevelItem(0).toolTip(CURVE)).startswith(SHOWN[:40])
