@@ -11,8 +11,9 @@ from sparsezo_gui.sizes import size
 
 @dataclass(frozen=True)
 class Pace:
-    """Measured: ``seconds`` of a step. Estimated from that: those before the first step, ``search`` to find the mask,
-    ``prefix`` to compute once what enters the tuned blocks, and ``rates`` to find a learning rate."""
+    """Measured: ``seconds`` of a step, with its share of finding directions again. Estimated from that: those before
+    the first step, ``search`` to find the mask, ``prefix`` to compute once what enters the tuned blocks, and ``rates``
+    to find a learning rate."""
 
     seconds: float
     search: float = 0.0

@@ -134,7 +134,7 @@ def noise(options: argparse.Namespace, console: Console) -> None:
 @command(
     "mask", "Find the weights to tune and save them as a mask file.", RECIPE, SETTINGS,
     argument("--out", metavar="FILE", required=True, help="mask file to write (.safetensors)"),
-    argument("--again", action="store_true", help="search even if the program keeps this mask"),
+    argument("--again", action="store_true", help="search again, even if this mask was found before"),
     loads=True,
 )  # fmt: skip
 def mask(options: argparse.Namespace, console: Console) -> None:
@@ -154,7 +154,7 @@ def mask(options: argparse.Namespace, console: Console) -> None:
     mask.save(out, new=True)
     facts = {"tuned": mask.size, "eligible": mask.eligible, "hash": mask.hash, **dataclasses.asdict(cost)}
     shared = overlaps(mask)
-    before, share = "before (--again searches anew), " if cost.kept else "", 100 * mask.size / mask.eligible
+    before, share = "before (--again searches again), " if cost.kept else "", 100 * mask.size / mask.eligible
     lines = [
         f"{out}: {mask.size:,} of {mask.eligible:,} weights ({share:.3g} %), found {before}in "
         f"{cost.seconds:.0f} s with a peak memory of {size(cost.bytes)}.", *map(_overlap_line, shared),

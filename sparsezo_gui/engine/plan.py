@@ -101,9 +101,9 @@ def _measured(
         memory = yield from _named(way, measured(session, data))
         seconds, tokens = yield from _timed(way, session, data.train.encoded)
         if passes is None and model.prefix is None:
-            passes = seconds / tokens / own.cost
+            passes = seconds / tokens / own.step_cost
         prefix, rates = _prefix(own, model, data.train.encoded), seconds * _trials(own)
-        pace = Pace(seconds, _search(own, model, passes), prefix, rates)
+        pace = Pace(seconds * own.cost / own.step_cost, _search(own, model, passes), prefix, rates)
         made[way.name] = replace(found[way.name], memory=memory, pace=pace)
         del session
     return made

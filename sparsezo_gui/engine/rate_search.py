@@ -75,10 +75,10 @@ class Budget:
         for rounds in range(ROUNDS, 0, -1):
             runs = FIRST + FURTHER * (rounds - 1)
             lengths = FIRST + FURTHER * (2**rounds - 2)  # of all short runs, in steps of the shortest
-            least = int((passes - runs * compared) / (lengths * recipe.cost))
+            least = int((passes - runs * compared) / (lengths * recipe.step_cost))
             if least >= (shortest if rounds == 1 else MANY):
                 return cls(compared, tuple(least * 2**index for index in range(rounds)))
-        possible = tenth >= FIRST * (shortest * recipe.cost + compared)
+        possible = tenth >= FIRST * (shortest * recipe.step_cost + compared)
         return cls(compared, (shortest,) if possible else ())
 
 
@@ -158,7 +158,7 @@ class RateSearch:
     def passes(self) -> int:
         """Forward passes of a batch taken so far."""
         compared = (1 + len(self.rungs)) * self.compared
-        return round(self.steps * self.session.recipe.cost + compared + self.read * self.general)
+        return round(self.steps * self.session.recipe.step_cost + compared + self.read * self.general)
 
     def run(self) -> Generator[Event, None, RateReport]:
         """Tries rates, and leaves the session as it was at its start."""

@@ -256,10 +256,14 @@ class Recipe(Settings):
         return self.estimator.state_vectors + self.update.state_vectors + self.mask.refreshed
 
     @property
-    def cost(self) -> int:
+    def step_cost(self) -> int:
         """Cost of a step in forward passes of a batch; a backward pass counts as two."""
-        basis = self.mask.refresh_cost(self.loop.steps, self.loop.batch_size)
-        return self.estimator.cost + self.update.forward_passes + self.selection.cost + basis
+        return self.estimator.cost + self.update.forward_passes + self.selection.cost
+
+    @property
+    def cost(self) -> int:
+        """The same with the step's share of finding a basis again."""
+        return self.step_cost + self.mask.refresh_cost(self.loop.steps, self.loop.batch_size)
 
     @property
     def backwards(self) -> bool:

@@ -8,7 +8,7 @@ import torch
 
 from sparsezo_gui.engine import planning
 from sparsezo_gui.engine.gradient import gradient
-from sparsezo_gui.engine.masks.gradient_subspace import directions
+from sparsezo_gui.engine.masks.gradient_subspace import STAGE, directions
 from sparsezo_gui.engine.runs.branch import branch
 from sparsezo_gui.engine.runs.folder import open_run
 from sparsezo_gui.engine.runs.share import share
@@ -63,6 +63,27 @@ def test_a_resumed_run_goes_on_along_the_same_directions(make, tmp_path, run, st
     assert resume(tmp_path / "other")[-1].hash == of(e.Finished, run.events())[-1].hash
 
 
+@pytest.mark.parametrize("command", [e.Stop, e.Pause])
+def test_a_command_need_not_wait_until_they_are_found(make, tmp_path, run, command):
+    told, steps = [], []
+
+    def script(event):
+        if isinstance(event, e.Step):
+            steps.append(event.step)
+        found = isinstance(event, e.Progress) and event.stage == STAGE and steps == [1, 2]
+        if found and not told:
+            told.append(event)
+            return (command(),) if command is e.Stop else (command(), e.Resume())
+        return ()
+
+    events = train(made_of(make), tmp_path / "other", script)
+    assert told[0].done == 0, "of three, the others are not begun"
+    if command is e.Stop:
+        assert steps == [1, 2] and of(e.Finished, events)[-1].reason == "stopped"
+        events = resume(tmp_path / "other")
+    assert events[-1].hash == of(e.Finished, run.events())[-1].hash
+
+
 def test_steps_that_were_taken_back_leave_no_directions_behind(make, tmp_path, blind):  # noqa: F811
     went = []
 
@@ -108,7 +129,7 @@ def test_they_are_those_of_the_values_at_that_step_and_of_the_examples_to_come(r
 def test_it_is_counted_in_passes_and_memory():
     fixed, again = (build({"mask": {"rule": "gradient-subspace", "refresh": every}}) for every in (0, 100))
     assert (fixed.cost, again.cost) == (2, 3), "512 examples are 32 batches, three passes each, in 100 steps"
-    assert with_settings(again, ["loop.steps=100"]).cost == 2
+    assert with_settings(again, ["loop.steps=100"]).cost == again.step_cost == 2
     assert (fixed.state_vectors, again.state_vectors) == (0, 8)
     assert not fixed.backwards and again.backwards and not again.estimator.backwards
     parts = [{part.name for part in planning.estimate(each).parts} for each in (fixed, again)]

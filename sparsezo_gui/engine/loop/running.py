@@ -105,6 +105,12 @@ class Running:
             self.postponed.append(self.commands.get())
         return any(isinstance(each, e.StopAnswer) for each in self.postponed)
 
+    def leaving(self) -> bool:
+        """Whether a command has come that does not wait for the next step. All that came is postponed."""
+        while not self.commands.empty():
+            self.postponed.append(self.commands.get())
+        return any(isinstance(each, e.Stop | e.Pause | e.Release | e.GoBack) for each in self.postponed)
+
     def record(self, event: e.Event) -> Events:
         """Writes an event to the run's folder and yields it; notices with their step."""
         if isinstance(event, e.Notice):

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Generator
+from typing import cast
 
 from sparsezo_gui.engine import device as devices
 from sparsezo_gui.engine.loop.running import Events, Loaded, Running
 from sparsezo_gui.engine.loop.writing import keep_gradient
 from sparsezo_gui.engine.objective import count_tokens
-from sparsezo_gui.engine.runs.gradients import rounded
+from sparsezo_gui.engine.runs.gradients import Rounded, rounded
 from sparsezo_gui.recipe import events as e
 
 
 def take_step(running: Running, model: Loaded) -> Events:
-    """One step: draw directions, run all forward passes on the same batch, update, record."""
+    """One step: draw directions, run all forward passes on the same batch, update, record. None is taken if a command
+    comes while its directions are found again."""
     started = time.perf_counter()
     session, recipe = model.session, model.session.recipe
     number, private = session.step + 1, recipe.privacy.private
-    turned = (yield from session.refresh(model.data.train.encoded)) if recipe.mask.due(number) else None
+    turned = None
+    if recipe.mask.due(number):
+        turned = yield from _turned(running, model)
+        if turned is None:
+            return
     batch, tokens = session.choose(model.data.train.encoded)
     rate = recipe.update.rate(number, recipe.loop.steps) * session.factor
     directions = session.directions()
@@ -52,3 +59,16 @@ def take_step(running: Running, model: Loaded) -> Events:
         yield from running.record(e.Notice(f"Step {number} had no finite {what} and was skipped.", "warning"))
     if running.guard:
         running.guard.saw(number, found.loss, recorded)
+
+
+def _turned(running: Running, model: Loaded) -> Generator[e.Event, None, Rounded | None]:
+    """Finds the basis of the step's directions again, which takes as long as dozens of steps; None if a command came
+    meanwhile that does not wait."""
+    work = model.session.refresh(model.data.train.encoded)
+    while not running.leaving():
+        try:
+            yield next(work)
+        except StopIteration as found:
+            return cast("Rounded", found.value)
+    work.close()
+    return None
