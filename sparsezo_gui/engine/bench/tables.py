@@ -45,8 +45,8 @@ def rows(quality: Quality) -> list[Row]:
     """For each task and method: the task's metric, mean ± standard error over the seeds, in percent if it is a share,
     of the untuned model (``base``), at the end (``final``) and at the best step on validation data (``best``);
     ``against_base`` says whether the test examples of all seeds in pairs show a difference (see `paired`). ``minutes``
-    are those of the steps and of finding mask and rate, and ``passes`` include those of finding the rate,
-    and those of finding the mask on the run's own examples.
+    are those of the steps and of finding mask and rate, and ``passes`` include those of finding the rate, and
+    those of finding the mask on the run's own examples.
     ``general_text`` is by how many percent the perplexity on general text rose. ``forwards_to_mezo``: passes until the
     metric on validation data was what MeZO ended with on average, if all seeds got there. ``mib`` is the old name of
     ``peak_memory_mib``, in cells too."""

@@ -101,15 +101,17 @@ class Running:
 
     def interrupted(self) -> bool:
         """Whether the command to end the answer that is being written has come. All that came is postponed."""
-        while not self.commands.empty():
-            self.postponed.append(self.commands.get())
-        return any(isinstance(each, e.StopAnswer) for each in self.postponed)
+        return any(isinstance(each, e.StopAnswer) for each in self._come())
 
     def leaving(self) -> bool:
         """Whether a command has come that does not wait for the next step. All that came is postponed."""
+        return any(isinstance(each, e.Stop | e.Pause | e.Release | e.GoBack) for each in self._come())
+
+    def _come(self) -> deque[e.Command]:
+        """The commands that have come and wait."""
         while not self.commands.empty():
             self.postponed.append(self.commands.get())
-        return any(isinstance(each, e.Stop | e.Pause | e.Release | e.GoBack) for each in self.postponed)
+        return self.postponed
 
     def record(self, event: e.Event) -> Events:
         """Writes an event to the run's folder and yields it; notices with their step."""

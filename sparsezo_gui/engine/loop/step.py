@@ -21,10 +21,10 @@ def take_step(running: Running, model: Loaded) -> Events:
     started = time.perf_counter()
     session, recipe = model.session, model.session.recipe
     number, private = session.step + 1, recipe.privacy.private
-    turned = None
+    basis = None
     if recipe.mask.due(number):
-        turned = yield from _turned(running, model)
-        if turned is None:
+        basis = yield from _refreshed(running, model)
+        if basis is None:
             return
     batch, tokens = session.choose(model.data.train.encoded)
     rate = recipe.update.rate(number, recipe.loop.steps) * session.factor
@@ -44,8 +44,8 @@ def take_step(running: Running, model: Loaded) -> Events:
     tokens = 0 if private else tokens + sum(map(count_tokens, batch)) * passes
     memory, seconds = devices.memory_used(session.model.device), time.perf_counter() - started
     now = time.time()
-    if turned or (recipe.estimator.exact and any(recorded)):
-        yield from keep_gradient(running, number, now, turned or kept)
+    if basis or (recipe.estimator.exact and any(recorded)):
+        yield from keep_gradient(running, number, now, basis or kept)
     yield from running.written(
         lambda: running.journal.append(
             step=number, tokens=tokens, loss=found.loss, rate=rate, seconds=seconds, memory=memory, values=recorded,
@@ -61,7 +61,7 @@ def take_step(running: Running, model: Loaded) -> Events:
         running.guard.saw(number, found.loss, recorded)
 
 
-def _turned(running: Running, model: Loaded) -> Generator[e.Event, None, Rounded | None]:
+def _refreshed(running: Running, model: Loaded) -> Generator[e.Event, None, Rounded | None]:
     """Finds the basis of the step's directions again, which takes as long as dozens of steps; None if a command came
     meanwhile that does not wait."""
     work = model.session.refresh(model.data.train.encoded)

@@ -96,10 +96,10 @@ class Session:
         recipe, tuned = recipe or self.recipe, cast("SpanValues", self.tuned)
         found = yield from directions(self.model, tuned, _coming(recipe, self.step + 1, examples), len(tuned.basis))
         kept = rounded(found.flatten() if found.numel() else None)
-        self.turn(kept)
+        self.use_basis(kept)
         return kept
 
-    def turn(self, kept: Rounded) -> None:
+    def use_basis(self, kept: Rounded) -> None:
         """Takes a recorded basis for the directions from the next step on."""
         basis = cast("SpanValues", self.tuned).basis
         found = kept.unpacked(basis.flatten())

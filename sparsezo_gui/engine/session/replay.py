@@ -57,7 +57,7 @@ def replay(
         recipe, kept = part.recipe, (yield from _gradients(session, part))
         for record, drawn in zip(records, _drawn(session, part.recipe, len(records)), strict=True):
             if recipe.mask.due(session.step + 1):
-                yield from _turned(session, part, kept.of(record), replayed)
+                yield from _refreshed(session, part, kept.of(record), replayed)
             z = session.shaped(recipe, drawn)
             recorded, rate = record["values"].tolist(), float(record["rate"])
             exact = None
@@ -102,12 +102,12 @@ def _again(
     return rounded(found.exact).unpacked(session.tuned.values) if part.run.facts.rounds else found.exact
 
 
-def _turned(
+def _refreshed(
     session: Session, part: Segment, kept: Rounded | None, replayed: Replayed
 ) -> Generator[Progress | Notice, None, None]:
     """The basis of the next step's directions, as recorded or found again."""
     if kept is not None:
-        session.turn(kept)
+        session.use_basis(kept)
         replayed.recorded += 1
         return
     data = yield from data_of(session, part.run, ("train",))
