@@ -249,7 +249,7 @@ def test_a_mask_that_the_program_keeps_is_not_searched_again(run, recipe_file, t
     assert [each["kept"] for each in (first, second, third)] == [False, True, False]
     assert first["hash"] == second["hash"] == third["hash"] and first["seconds"] == second["seconds"]
     code, lines, _ = run("mask", recipe_file, *search, "--out", tmp_path / "4.safetensors")
-    assert code == 0 and "found before (--again searches anew), in" in lines[0]
+    assert code == 0 and "found before (--again searches again), in" in lines[0]
     code, lines, _ = run("train", recipe_file, *search, "--run", tmp_path / "run", "--json")
     assert any(each.get("text", "").startswith("The mask was found before") for each in objects(lines))
 
