@@ -6,17 +6,26 @@ raised inside an import could surface as any error of a library.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
 import sys
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
+LOADING = (10_000, 50, 100)
+"""Thresholds of garbage collection on the command line until a run begins, which has Python's own."""
+_USUAL = gc.get_threshold()
 
 
 def terminal() -> int:
     """``sparsezo``; returns the exit code."""
     signal.signal(signal.SIGINT, _exit)
+    # Libraries make half a million objects that stay: looking through them while they load, and once more at exit,
+    # takes as long as a third of both.
+    gc.set_threshold(*LOADING)
+    atexit.register(gc.freeze)
     from sparsezo_gui import cli
 
     return cli.main()
@@ -28,6 +37,13 @@ def window() -> int:
     from sparsezo_gui import __main__
 
     return __main__.main()
+
+
+def loaded() -> None:
+    """A run of `terminal` begins: all that is there stays, and garbage is collected as usual again."""
+    if gc.get_threshold() == LOADING:
+        gc.freeze()
+        gc.set_threshold(*_USUAL)
 
 
 def _exit(*_: object) -> None:

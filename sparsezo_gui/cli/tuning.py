@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
 
+from sparsezo_gui import start
 from sparsezo_gui.cli import launch
 from sparsezo_gui.cli.command import RECIPE, RUN, SETTINGS, STEP, argument, command, past, recipe_of
 from sparsezo_gui.console import Console
@@ -78,7 +79,9 @@ def _watch(events: Iterator[e.Event], commands: SimpleQueue[e.Command], console:
     previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for event in events:
-            running = running or isinstance(event, e.Started)
+            if isinstance(event, e.Started):
+                running = True
+                start.loaded()
             prepared = event.run if isinstance(event, e.Preparing) else prepared
             console.event(event)
     except KeyboardInterrupt:

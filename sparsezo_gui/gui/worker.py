@@ -40,7 +40,8 @@ class Engine(RunEngine, HubEngine):
 
     def load(self, closing: threading.Event) -> Work[None]:
         """Imports the ML stack one package at a time, so that the user can quit in between."""
-        names = ("numpy", "torch", "tokenizers", "transformers", "bitsandbytes", "sparsezo_gui.engine.training")
+        ours = ("sparsezo_gui.engine.bnb", "sparsezo_gui.engine.training")
+        names = ("numpy", "torch", "tokenizers", "transformers", *ours)
         # Garbage collection during an import scans every module loaded so far and blocks the window meanwhile.
         gc.disable()
         try:

@@ -7,10 +7,10 @@ which is closer to each of them. ``tests/benchmarks/README.md`` shows what that 
 from __future__ import annotations
 
 import torch
-from bitsandbytes.functional import QuantState, get_4bit_type
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparsezo_gui.engine.bnb import QuantState, get_4bit_type
 from sparsezo_gui.engine.layers.weights import NF4Weight
 
 BLOCK = 32  # weights with one scale

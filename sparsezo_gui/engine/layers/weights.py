@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from bitsandbytes.functional import QuantState, dequantize_4bit, dequantize_blockwise
 from torch import Tensor
+
+from sparsezo_gui.engine.bnb import QuantState, dequantize_4bit, dequantize_blockwise
 
 
 class FrozenWeight(ABC):

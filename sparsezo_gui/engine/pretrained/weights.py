@@ -266,7 +266,7 @@ class Checkpoint:
         scales = self.entries.get(f"{key.removesuffix('weight')}SCB")
         if scales is not None:  # int8, one scale a row: bitsandbytes keeps the largest |w| of the row, at 127
             return weight.float() * (scales.read().float()[:, None] / 127)
-        from bitsandbytes.functional import QuantState, dequantize_4bit
+        from sparsezo_gui.engine.bnb import QuantState, dequantize_4bit
 
         parts = {name: entry.read() for name, entry in self.entries.items() if name.startswith(f"{key}.")}
         state = QuantState.from_dict(parts, device=torch.device("cpu"))
