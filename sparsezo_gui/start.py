@@ -15,17 +15,13 @@ import sys
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 LOADING = (10_000, 50, 100)
-"""Thresholds of garbage collection on the command line until a run begins, which has Python's own."""
+"""Thresholds of garbage collection until `loaded`, then Python's own."""
 _USUAL = gc.get_threshold()
 
 
 def terminal() -> int:
     """``sparsezo``; returns the exit code."""
-    signal.signal(signal.SIGINT, _exit)
-    # Libraries make half a million objects that stay: looking through them while they load, and once more at exit,
-    # takes as long as a third of both.
-    gc.set_threshold(*LOADING)
-    atexit.register(gc.freeze)
+    begin()
     from sparsezo_gui import cli
 
     return cli.main()
@@ -33,14 +29,23 @@ def terminal() -> int:
 
 def window() -> int:
     """``sparsezo-gui``; returns the exit code."""
-    signal.signal(signal.SIGINT, _exit)
+    begin()
     from sparsezo_gui import __main__
 
     return __main__.main()
 
 
+def begin() -> None:
+    """Before the first library loads."""
+    signal.signal(signal.SIGINT, _exit)
+    # Libraries make half a million objects that stay: looking through them while they load, and once more at exit,
+    # takes as long as a third of both.
+    gc.set_threshold(*LOADING)
+    atexit.register(gc.freeze)
+
+
 def loaded() -> None:
-    """A run of `terminal` begins: all that is there stays, and garbage is collected as usual again."""
+    """A run begins, or the window is there: what exists stays, and garbage is collected as usual again."""
     if gc.get_threshold() == LOADING:
         gc.freeze()
         gc.set_threshold(*_USUAL)

@@ -17,7 +17,7 @@ from PySide6.QtCore import QEvent, QObject, QTimer
 from PySide6.QtGui import QIcon
 from PySide6.QtWidgets import QApplication
 
-from sparsezo_gui import __version__, resources
+from sparsezo_gui import __version__, resources, start
 from sparsezo_gui.crashes import Recorder, recording
 from sparsezo_gui.gui.formatting import metric
 from sparsezo_gui.gui.main_window import MainWindow
@@ -86,7 +86,7 @@ class Startup(QObject):
             return
         # What exists now stays for good: garbage collection need not scan it again.
         gc.collect()
-        gc.freeze()
+        start.loaded()
         self._begin()
 
     def _begin(self) -> None:

@@ -32,6 +32,11 @@ from sparsezo_gui.gui.widgets.basic import Page
 from sparsezo_gui.gui.workspace import Workspace
 from sparsezo_gui.recipe import load, with_settings
 
+BEGUN = """from sparsezo_gui import start
+start.begin()  # as the installed program does
+import runpy, sys
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
 PARTS = ("first", "loading", "run", "pages", "frames")
 SETTINGS = ("loop.steps=240", "loop.evaluate_every=80", "data.validation=50", "data.test=50", "update.find_rate=true")
 FEW = 20  # ticks that tell nothing
@@ -230,7 +235,7 @@ def measure(part: str, settings: list[str]) -> dict[str, float]:
         # An installed program has its bytecode, whatever this shell says.
         kept = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
         environment = {**kept, "SPARSEZO_HOME": home, "XDG_CONFIG_HOME": home, "SPAWNED": str(time.time())}
-        words = [sys.executable, str(Path(__file__)), "--inside", part, *settings]
+        words = [sys.executable, "-c", BEGUN, str(Path(__file__)), "--inside", part, *settings]
         done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, timeout=LONGEST)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not lines or done.returncode:
@@ -246,10 +251,11 @@ def first(settings: list[str]) -> dict[str, float]:
 
 def main() -> None:
     """Measures the parts that are named, or all."""
-    words = sys.argv[1:]
-    if words[:1] == ["--inside"]:
-        checkpoints() if words[1] == "frames" else watch(words[1], words[2:])
+    if "--inside" in sys.argv:
+        part, *settings = sys.argv[sys.argv.index("--inside") + 1 :]
+        checkpoints() if part == "frames" else watch(part, settings)
         return
+    words = sys.argv[1:]
     settings = [word for word in words if "=" in word]
     for part in [word for word in words if "=" not in word] or PARTS:
         found = first(settings) if part == "first" else measure(part, settings)
