@@ -18,6 +18,7 @@ from sparsezo_gui.engine.pretrained.tokenizer import load_tokenizer
 from sparsezo_gui.errors import UserError
 from sparsezo_gui.recipe import loads
 from sparsezo_gui.recipe.events import Progress
+from sparsezo_gui.recipe.registry import ESTIMATORS
 from tests.engine.conftest import finish
 
 SMALL = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -84,6 +85,13 @@ def test_the_table_of_steps(tmp_path):
         ("mixed", "MeZO"),
     ]  # fmt: skip
     assert all(row["ratio"] == pytest.approx(row["ours_ms"] / row["theirs_ms"], rel=0.2) for row in rows)
+
+
+@pytest.mark.parametrize("settings", [["estimator.directions=3"], *([f"estimator.rule={rule}"] for rule in ESTIMATORS
+                                      if rule not in ("auto", ESTIMATORS.default))])  # fmt: skip
+def test_steps_of_every_estimator_are_timed(tmp_path, settings):
+    rows = finish(steps(tmp_path, "small", 1, settings, ["plain"], [Load("plain", (8, 8), ("plain",))]))
+    assert rows[-1]["against"] == "two plain forwards, last logits only" and all(row["ours_ms"] > 0 for row in rows)
 
 
 def test_an_unknown_shape(tmp_path):

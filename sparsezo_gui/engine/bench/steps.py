@@ -24,9 +24,11 @@ from sparsezo_gui.engine.session import Session
 from sparsezo_gui.engine.spaces.values import tuned_values
 from sparsezo_gui.recipe import Recipe, with_settings
 from sparsezo_gui.recipe.events import Event, Notice
+from sparsezo_gui.recipe.registry import ESTIMATORS
 
 ROW = 64  # tokens per example if all lengths are equal
 DENSITY = 0.001
+RATE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,15 @@ def steps(
     recipe = with_settings(Recipe(), [f"model.id={place}", "mask.rule=random", f"mask.density={DENSITY}", *settings])
     model = yield from frozen.load(recipe.model)
     tuned = tuned_values(model, (yield from Random(density=DENSITY).find(model, Search(0, recipe.data))))
-    session = Session(recipe, model, tuned)
-    session.begin()
-    found = [*(yield from _beside_passes(session, folder / "journal.bin", repeats))]
+
+    def session(load: Load) -> Session:
+        made = Session(with_settings(recipe, [f"loop.batch_size={len(load.lengths)}"]), model, tuned)
+        made.begin()
+        return made
+
+    found: list[dict[str, Any]] = []
+    if recipe.estimator.rule == ESTIMATORS.default:
+        found += yield from _beside_passes(session(LOADS[0]), folder / "journal.bin", repeats)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         plain = references.load_plain(place, model.device, model.dtype)
@@ -91,7 +99,7 @@ def steps(
                 other = references.load_plain(place, model.device, model.dtype, bits, trained=True)
             for load in loads:
                 if name in load.against:
-                    found += yield from COMPARED[name](session, other, load, repeats)
+                    found += yield from COMPARED[name](session(load), other, load, repeats)
     return [{"shape": shape, **row} for row in found]
 
 
@@ -100,8 +108,8 @@ def take(session: Session, examples: Sequence[Encoded]) -> Callable[[], None]:
 
     def step() -> None:
         directions = session.directions()
-        found = session.estimate(examples, directions)
-        session.advance(directions, found.recorded, 1e-6)
+        found = session.estimate(examples, directions, RATE)
+        session.take(directions, found.recorded, RATE, found.exact)
 
     return step
 
@@ -124,16 +132,18 @@ def _compare(session: Session, load: Load, others: dict[str, Callable[[], object
 
 
 def _beside_passes(session: Session, journal: Path, repeats: int) -> Rows:
-    """Cost of a step apart from its forward passes: drawing, perturbing, updating and recording."""
+    """Cost of a step of central differences apart from its forward passes: drawing, perturbing, updating and
+    recording."""
     take_step = take(session, LOADS[0].examples(session.model.vocabulary))
     with JournalWriter(journal, Header(session.recipe.recorded)) as writer:
 
         def beside() -> None:
             directions = session.directions()
-            with session.tuned.probed(directions, torch.tensor([[1e-3], [-1e-3]])):
-                recorded = (0.1,)
-            session.advance(directions, recorded, 1e-6)
-            writer.append(step=session.step, tokens=1, loss=1.0, rate=1e-6, seconds=1.0, memory=1, values=recorded)
+            offsets = 1e-3 * torch.eye(len(directions))
+            with session.tuned.probed(directions, torch.cat((offsets, -offsets))):
+                recorded = (0.1,) * len(directions)
+            session.take(directions, recorded, RATE)
+            writer.append(step=session.step, tokens=1, loss=1.0, rate=RATE, seconds=1.0, memory=1, values=recorded)
 
         seconds = yield from medians({"whole": take_step, "beside": beside}, session.model.device, 4 * repeats, "Parts")
     share = seconds["beside"] / seconds["whole"]
