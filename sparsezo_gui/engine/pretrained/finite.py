@@ -15,6 +15,8 @@ from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
 from sparsezo_gui.engine.device import give_back_freed, let_go
 
+RELEASE = 32 << 20
+"""Bytes of weights after which memory is released: after each small one, that would take a third of loading."""
 _KINDS = ("bitsandbytes_4bit", "bitsandbytes_8bit")
 
 
@@ -31,7 +33,7 @@ def watched(files: Sequence[Path] = ()) -> Iterator[list[str]]:
     quantises within the block; loading stops there.
 
     Weights are checked before they are quantised, because rounding to 4 bits turns NaN into a number on a GPU. Memory
-    that the loader no longer needs is released after each weight; ``files`` are those that it maps.
+    that the loader no longer needs is released after every `RELEASE` bytes; ``files`` are those that it maps.
     """
     kept = gc.get_freeze_count()
     gc.freeze()  # so that each garbage collection below scans only the loader's own objects
@@ -48,18 +50,25 @@ def watched(files: Sequence[Path] = ()) -> Iterator[list[str]]:
 
 
 def _watching(quantizer: Any, found: list[str], files: Sequence[Path]) -> Any:
+    since = RELEASE  # bytes of weights since memory was released; what was loaded before counts as enough
+
     class Watching(quantizer):  # type: ignore[misc]
         def get_quantize_ops(self) -> Any:
             operation = super().get_quantize_ops()
             convert = operation.convert
 
             def checked(tensors: dict[str, Any], *more: Any, **facts: Any) -> Any:
-                # Otherwise all unquantised weights so far would stay in memory, in reference cycles and in the
-                # allocator's cache.
-                give_back_freed()
-                let_go(files)
+                nonlocal since
+                if since >= RELEASE:
+                    # Otherwise all unquantised weights so far would stay in memory, in reference cycles and in the
+                    # allocator's cache.
+                    give_back_freed()
+                    let_go(files)
+                    since = 0
                 for name, tensor in tensors.items():
-                    if not finite(tensor[0] if isinstance(tensor, list) else tensor):
+                    weight = tensor[0] if isinstance(tensor, list) else tensor
+                    since += weight.nbytes
+                    if not finite(weight):
                         found.append(name)
                         raise ValueError(f"'{name}' is not finite")
                 return convert(tensors, *more, **facts)
