@@ -36,7 +36,7 @@ def window() -> int:
 
 
 def begin() -> None:
-    """Before the first library loads."""
+    """What comes before the first library: Ctrl-C exits at once, and garbage is hardly looked for until `loaded`."""
     signal.signal(signal.SIGINT, _exit)
     # Libraries make half a million objects that stay: looking through them while they load, and once more at exit,
     # takes as long as a third of both.
